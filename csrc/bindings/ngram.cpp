@@ -1,0 +1,303 @@
+// NgramIndex: one call a block, the GIL released around all of it.
+#include <atomic>
+
+#include "bindings/native.h"
+#include "ngram/index.h"
+#include "ngram/scan.h"
+#include "parallel.h"
+
+// The Arrow C data interface (arrow.apache.org/docs/format/CDataInterface.html): two structs, an ABI and no library.
+extern "C" {
+struct ArrowSchema {
+    const char* format;
+    const char* name;
+    const char* metadata;
+    std::int64_t flags;
+    std::int64_t n_children;
+    ArrowSchema** children;
+    ArrowSchema* dictionary;
+    void (*release)(ArrowSchema*);
+    void* private_data;
+};
+struct ArrowArray {
+    std::int64_t length, null_count, offset, n_buffers, n_children;
+    const void** buffers;
+    ArrowArray** children;
+    ArrowArray* dictionary;
+    void (*release)(ArrowArray*);
+    void* private_data;
+};
+}
+
+namespace phi_fast::bindings {
+namespace {
+
+struct ScanResult {
+    std::uint64_t rows = 0, documents = 0, text_bytes = 0, words = 0;
+    py::array_t<Match> matches;
+    py::array_t<DocumentRow> docs;
+    py::list rejected;
+};
+
+ScanResult to_python(ScanOutput&& out) {
+    ScanResult r{out.rows, out.documents, out.text_bytes, out.words, to_numpy(std::move(out.matches)),
+                 to_numpy(std::move(out.docs)), py::list()};
+    for (const Rejected& bad : out.rejected) r.rejected.append(py::make_tuple(bad.row, bad.offset, bad.length, bad.reason));
+    return r;
+}
+
+using Counts = std::optional<py::array_t<std::uint32_t, py::array::c_style>>;
+
+// Documents to scan, however they are stored.
+struct Documents {
+    std::vector<std::string_view> texts;  // data() == nullptr: no document, with the reason in `missing`
+    std::vector<std::pair<std::size_t, std::string>> missing;
+};
+
+class NgramIndex {
+public:
+    // With `keep`, the index is a view of that object's memory.
+    NgramIndex(Index index, py::object keep) : index_(std::move(index)), keep_(std::move(keep)) {}
+
+    static NgramIndex build(const py::object& text, const py::array_t<std::uint64_t, py::array::c_style>& offsets,
+                            std::vector<unsigned> n, const py::bytes& meta) {
+        const Bytes bytes(text);
+        const std::string_view about = meta;
+        const std::span<const std::uint64_t> o(offsets.data(), static_cast<std::size_t>(offsets.size()));
+        py::gil_scoped_release release;
+        Index index = Index::build(bytes.text(), o, std::move(n), about);
+        py::gil_scoped_acquire acquire;
+        return NgramIndex(std::move(index), py::none());
+    }
+
+    static NgramIndex from_buffer(const py::object& buffer, bool verify) {
+        auto bytes = std::make_shared<Bytes>(buffer);
+        if (reinterpret_cast<std::uintptr_t>(bytes->data()) % 8 != 0)
+            throw std::invalid_argument("the buffer of an n-gram index must be 8-byte aligned");
+        Index index = [&] {
+            py::gil_scoped_release release;
+            return Index::view(bytes->data(), bytes->size(), verify);
+        }();
+        auto* kept = new std::shared_ptr<Bytes>(bytes);
+        py::capsule owner(kept, [](void* p) { delete static_cast<std::shared_ptr<Bytes>*>(p); });
+        return NgramIndex(std::move(index), owner);
+    }
+
+    py::buffer_info buffer() const {
+        const auto b = index_.buffer();
+        return {b.data(), static_cast<py::ssize_t>(b.size()), /*readonly=*/true};
+    }
+
+    py::array_t<std::uint32_t> part_words() const {
+        std::vector<std::uint32_t> v(index_.parts());
+        for (std::size_t i = 0; i < v.size(); ++i) v[i] = index_.part_words(i);
+        return to_numpy(std::move(v));
+    }
+    py::array_t<std::uint32_t> weighable() const {
+        std::vector<std::uint32_t> v(index_.parts());
+        std::vector<std::uint8_t> covered;
+        for (std::size_t i = 0; i < v.size(); ++i) v[i] = index_.weighable(i, covered);
+        return to_numpy(std::move(v));
+    }
+    py::bytes part_text(std::size_t part) const {
+        if (part >= index_.parts()) throw py::index_error("no such part");
+        const auto t = index_.part_text(part);
+        return {t.data(), t.size()};
+    }
+    py::array_t<std::uint8_t> flags() const {
+        return py::array_t<std::uint8_t>(static_cast<py::ssize_t>(index_.words()), index_.flags_data());
+    }
+    void set_common(const py::array_t<std::uint8_t, py::array::c_style>& common) {
+        const std::span<const std::uint8_t> c(common.data(), static_cast<std::size_t>(common.size()));
+        py::gil_scoped_release release;
+        index_.set_common(c);
+    }
+
+    ScanResult scan_jsonl(const py::object& lines, const std::string& text_key, const std::optional<std::string>& id_key,
+                          const Counts& counts) const {
+        const Bytes block(lines);
+        std::uint32_t* learn = counts_data(counts);
+        ScanOutput out;
+        {
+            py::gil_scoped_release release;
+            const LineReader reader(text_key, id_key.value_or(""));
+            Scanner(index_, learn).jsonl(reader, block.data(), block.size(), out);
+        }
+        return to_python(std::move(out));
+    }
+
+    ScanResult scan_utf8(const py::sequence& documents, unsigned threads, const Counts& counts) const {
+        Documents d;
+        std::vector<std::unique_ptr<Bytes>> held;
+        for (const py::handle& item : documents) {
+            if (PyUnicode_Check(item.ptr())) {
+                Py_ssize_t size = 0;
+                const char* text = PyUnicode_AsUTF8AndSize(item.ptr(), &size);
+                if (text) {
+                    d.texts.emplace_back(text, static_cast<std::size_t>(size));
+                } else {
+                    PyErr_Clear();
+                    d.missing.emplace_back(d.texts.size(), "a lone surrogate stands in the text");
+                    d.texts.emplace_back();
+                }
+            } else if (item.is_none()) {
+                d.missing.emplace_back(d.texts.size(), "the text is null, expected a string");
+                d.texts.emplace_back();
+            } else {
+                held.push_back(std::make_unique<Bytes>(item));
+                d.texts.emplace_back(held.back()->data() ? held.back()->text() : std::string_view(""));
+            }
+        }
+        return scan_all(d, threads, counts);
+    }
+
+    ScanResult scan_arrow(const py::object& array, unsigned threads, const Counts& counts) const {
+        const py::tuple capsules = array.attr("__arrow_c_array__")();
+        const py::object schema_capsule = capsules[0], array_capsule = capsules[1];
+        auto* schema = static_cast<ArrowSchema*>(PyCapsule_GetPointer(schema_capsule.ptr(), "arrow_schema"));
+        auto* values = static_cast<ArrowArray*>(PyCapsule_GetPointer(array_capsule.ptr(), "arrow_array"));
+        if (!schema || !values) throw py::error_already_set();
+        const std::string_view format = schema->format;
+        const bool large = format == "U" || format == "Z";
+        if (!large && format != "u" && format != "z")
+            throw py::type_error("expected a string or large_string array, got Arrow format \"" + std::string(format) + "\"");
+        Documents d;
+        d.texts.reserve(static_cast<std::size_t>(values->length));
+        const auto* valid = static_cast<const std::uint8_t*>(values->buffers[0]);
+        const auto* text = static_cast<const char*>(values->buffers[2]);
+        for (std::int64_t row = 0; row < values->length; ++row) {
+            const std::int64_t at = row + values->offset;
+            if (valid && !((valid[at / 8] >> (at % 8)) & 1)) {
+                d.missing.emplace_back(d.texts.size(), "the text is null, expected a string");
+                d.texts.emplace_back();
+                continue;
+            }
+            const auto place = [&](std::int64_t i) {
+                return large ? static_cast<const std::int64_t*>(values->buffers[1])[i]
+                             : static_cast<std::int64_t>(static_cast<const std::int32_t*>(values->buffers[1])[i]);
+            };
+            const auto size = static_cast<std::size_t>(place(at + 1) - place(at));
+            d.texts.emplace_back(size ? text + place(at) : "", size);
+        }
+        return scan_all(d, threads, counts);
+    }
+
+    const Index& index() const { return index_; }
+
+private:
+    std::uint32_t* counts_data(const Counts& counts) const {
+        if (!counts) return nullptr;
+        if (static_cast<std::size_t>(counts->size()) != index_.words())
+            throw std::invalid_argument("counts must have one value for every word of the index");
+        return const_cast<std::uint32_t*>(counts->data());
+    }
+
+    void scan_range(const Documents& d, std::size_t from, std::size_t to, std::uint32_t* learn, ScanOutput& out) const {
+        Scanner scanner(index_, learn);
+        auto missing = std::lower_bound(d.missing.begin(), d.missing.end(), from,
+                                        [](const auto& m, std::size_t row) { return m.first < row; });
+        for (std::size_t i = from; i < to; ++i) {
+            if (d.texts[i].data()) {
+                scanner.plain(reinterpret_cast<const std::uint8_t*>(d.texts[i].data()), d.texts[i].size(), out);
+            } else {
+                scanner.reject(missing->second, out);
+                ++missing;
+            }
+        }
+    }
+
+    ScanResult scan_all(const Documents& d, unsigned threads, const Counts& counts) const {
+        std::uint32_t* learn = counts_data(counts);
+        std::vector<ScanOutput> outs;
+        bool interrupted = false;
+        {
+            py::gil_scoped_release release;
+            if (threads <= 1) {
+                outs.resize(1);
+                scan_range(d, 0, d.texts.size(), learn, outs[0]);
+            } else {
+                constexpr std::size_t kStep = 64;  // documents a work item
+                const std::size_t items = (d.texts.size() + kStep - 1) / kStep;
+                outs.resize(items);
+                parallel_for(
+                    items, threads,
+                    [&](std::size_t i, unsigned) {
+                        scan_range(d, i * kStep, std::min(d.texts.size(), (i + 1) * kStep), learn, outs[i]);
+                    },
+                    [&] {
+                        py::gil_scoped_acquire acquire;
+                        interrupted = PyErr_CheckSignals() != 0;
+                        return !interrupted;
+                    });
+            }
+        }
+        if (interrupted) throw py::error_already_set();
+        ScanOutput all;
+        for (ScanOutput& o : outs) {
+            for (Match m : o.matches) {
+                m.doc += static_cast<std::uint32_t>(all.docs.size());
+                all.matches.push_back(m);
+            }
+            for (DocumentRow r : o.docs) {
+                r.row += static_cast<std::uint32_t>(all.rows);
+                all.docs.push_back(r);
+            }
+            for (Rejected& r : o.rejected) {
+                r.row += all.rows;
+                all.rejected.push_back(std::move(r));
+            }
+            all.rows += o.rows;
+            all.documents += o.documents;
+            all.text_bytes += o.text_bytes;
+            all.words += o.words;
+        }
+        return to_python(std::move(all));
+    }
+
+    Index index_;
+    py::object keep_;
+};
+
+}  // namespace
+
+void bind_ngram(py::module_& m) {
+    PYBIND11_NUMPY_DTYPE(Match, doc, part, n, run, words, doc_start, doc_end, item_start, item_end, coverage, score);
+    PYBIND11_NUMPY_DTYPE(DocumentRow, row, padding, offset, length, id_start, id_stop);
+    m.attr("FLOOR_WORDS") = kFloorWords;
+    m.attr("FLOOR_COVERAGE") = kFloorCoverage;
+    m.attr("FLOOR_RUN") = kFloorRun;
+
+    py::class_<ScanResult>(m, "ScanResult", "What a scan of one block found.")
+        .def_readonly("rows", &ScanResult::rows)
+        .def_readonly("documents", &ScanResult::documents)
+        .def_readonly("text_bytes", &ScanResult::text_bytes)
+        .def_readonly("words", &ScanResult::words)
+        .def_readonly("matches", &ScanResult::matches)
+        .def_readonly("docs", &ScanResult::docs)
+        .def_readonly("rejected", &ScanResult::rejected);
+
+    py::class_<NgramIndex>(m, "NgramIndex", py::buffer_protocol(), "The n-gram index over one buffer, which memoryview(index) shows.")
+        .def_buffer([](const NgramIndex& x) { return x.buffer(); })
+        .def_static("build", &NgramIndex::build, py::arg("text"), py::arg("offsets"), py::arg("n"), py::arg("meta"))
+        .def_static("from_buffer", &NgramIndex::from_buffer, py::arg("buffer"), py::arg("verify"))
+        .def_property_readonly("n",
+                               [](const NgramIndex& x) {
+                                   const auto ns = x.index().ns();
+                                   return std::vector<unsigned>(ns.begin(), ns.end());
+                               })
+        .def_property_readonly("parts", [](const NgramIndex& x) { return x.index().parts(); })
+        .def_property_readonly("words", [](const NgramIndex& x) { return x.index().words(); })
+        .def_property_readonly("keys", [](const NgramIndex& x) { return x.index().header().keys; })
+        .def_property_readonly("meta",
+                               [](const NgramIndex& x) { return py::bytes(x.index().meta().data(), x.index().meta().size()); })
+        .def_property_readonly("part_words", &NgramIndex::part_words)
+        .def_property_readonly("weighable", &NgramIndex::weighable)
+        .def_property_readonly("flags", &NgramIndex::flags)
+        .def("part_text", &NgramIndex::part_text, py::arg("part"))
+        .def("set_common", &NgramIndex::set_common, py::arg("common"))
+        .def("scan_jsonl", &NgramIndex::scan_jsonl, py::arg("lines"), py::arg("text_key"), py::arg("id_key"), py::arg("counts"))
+        .def("scan_utf8", &NgramIndex::scan_utf8, py::arg("documents"), py::arg("threads"), py::arg("counts"))
+        .def("scan_arrow", &NgramIndex::scan_arrow, py::arg("array"), py::arg("threads"), py::arg("counts"));
+}
+
+}  // namespace phi_fast::bindings
