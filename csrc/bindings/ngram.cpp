@@ -262,7 +262,7 @@ private:
 
 void bind_ngram(py::module_& m) {
     PYBIND11_NUMPY_DTYPE(Match, doc, part, n, run, words, doc_start, doc_end, item_start, item_end, coverage, score);
-    PYBIND11_NUMPY_DTYPE(DocumentRow, row, padding, offset, length, id_start, id_stop);
+    PYBIND11_NUMPY_DTYPE(DocumentRow, row, padding, offset, length, id_start, id_end);
     m.attr("FLOOR_WORDS") = kFloorWords;
     m.attr("FLOOR_COVERAGE") = kFloorCoverage;
     m.attr("FLOOR_RUN") = kFloorRun;

@@ -279,9 +279,11 @@ private:
         return true;
     }
 
+    // `depth` arrays and objects are open around the value.
     bool value(int depth) {
-        if (depth > kMaxJsonDepth) return fail("JSON nested deeper than " + std::to_string(kMaxJsonDepth) + " levels");
         if (p_ == end_) return expected("a value");
+        if (depth >= kMaxJsonDepth && (*p_ == '{' || *p_ == '['))
+            return fail("JSON nested deeper than " + std::to_string(kMaxJsonDepth) + " levels");
         switch (*p_) {
             case '"': {
                 const std::uint8_t* text = nullptr;

@@ -18,7 +18,7 @@ struct DocumentRow {
     std::uint32_t row;
     std::uint32_t padding = 0;
     std::uint64_t offset, length;    // JSONL: the raw line in the block, without its newline
-    std::int64_t id_start, id_stop;  // JSONL: the raw id value in the block, or -1
+    std::int64_t id_start, id_end;   // JSONL: the raw id value in the block, or -1
 };
 
 struct Rejected {

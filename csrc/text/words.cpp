@@ -82,20 +82,41 @@ bool use_level(const char* name) {
     return false;
 }
 
+namespace {
+
+// Offset of the first byte >= 0x80 in [from, to), or `to`.
+std::size_t next_non_ascii(const std::uint8_t* text, std::size_t from, std::size_t to) {
+    for (; from + 8 <= to; from += 8) {
+        std::uint64_t v;
+        std::memcpy(&v, text + from, 8);
+        if (v & 0x8080808080808080ull) break;
+    }
+    while (from < to && text[from] < 0x80) ++from;
+    return from;
+}
+
+}  // namespace
+
 std::size_t refine(const std::uint8_t* text, const WordSpans& runs, WordSpans& out) {
     out.count = 0;
+    const std::size_t text_end = runs.count ? runs.stop[runs.count - 1] : 0;
     for (std::size_t r = 0; r < runs.count; ++r) {
+        // Whole stretches of ASCII runs, the usual case even in a text with some other characters, are copied as they are.
+        const std::size_t high = next_non_ascii(text, runs.start[r], text_end);
+        std::size_t ascii = r;
+        while (ascii < runs.count && runs.stop[ascii] <= high) ++ascii;
+        if (ascii > r) {
+            out.reserve(out.count + (ascii - r));
+            std::memcpy(out.start + out.count, runs.start + r, (ascii - r) * sizeof(std::uint32_t));
+            std::memcpy(out.stop + out.count, runs.stop + r, (ascii - r) * sizeof(std::uint32_t));
+            out.count += ascii - r;
+            r = ascii;
+        }
+        if (r == runs.count) break;
         const std::uint8_t* p = text + runs.start[r];
         const std::uint8_t* const end = text + runs.stop[r];
-        bool ascii = true;
-        for (const std::uint8_t* q = p; q < end; ++q) ascii &= *q < 0x80;
         // A run of b bytes splits into at most (b + 1) / 2 words.
         out.reserve(out.count + static_cast<std::size_t>(end - p) / 2 + 2);
-        if (ascii) {
-            out.start[out.count] = runs.start[r];
-            out.stop[out.count++] = runs.stop[r];
-            continue;
-        }
         bool inside = false;
         std::uint32_t flag = 0;
         while (p < end) {

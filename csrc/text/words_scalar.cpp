@@ -6,44 +6,56 @@
 namespace phi_fast {
 namespace {
 
-constexpr std::uint8_t kWord = 1, kHigh = 2, kQuote = 4, kBackslash = 8, kControl = 16, kEscapable = 32;
-
-constexpr std::array<std::uint8_t, 256> make_classes() {
-    std::array<std::uint8_t, 256> c{};
+// Bit 0: a word character. Bit 32: a byte that means something else as well, looked at one by one below. Shifted by the
+// byte's place and ORed together, 32 of these give both masks at once: a load, a shift and an OR a byte.
+template <bool Json>
+constexpr std::array<std::uint64_t, 256> make_classes() {
+    std::array<std::uint64_t, 256> c{};
     for (int i = 0; i < 256; ++i) {
         const bool word = (i >= '0' && i <= '9') || (i >= 'A' && i <= 'Z') || (i >= 'a' && i <= 'z') || i == '_';
-        std::uint8_t v = word ? kWord : 0;
-        if (i >= 0x80) v |= kHigh;
-        if (i == '"') v |= kQuote | kEscapable;
-        if (i == '\\') v |= kBackslash | kEscapable;
-        if (i < 0x20) v |= kControl;
-        for (char e : {'/', 'b', 'f', 'n', 'r', 't', 'u'})
-            if (i == e) v |= kEscapable;
-        c[static_cast<std::size_t>(i)] = v;
+        const bool special = i >= 0x80 || (Json && (i < 0x20 || i == '"' || i == '\\'));
+        c[static_cast<std::size_t>(i)] = (word ? 1ull : 0) | (special ? 1ull << 32 : 0);
     }
     return c;
 }
-constexpr auto kClasses = make_classes();
+
+bool escapable(std::uint8_t c) {
+    switch (c) {
+        case '"': case '\\': case '/': case 'b': case 'f': case 'n': case 'r': case 't': case 'u': return true;
+        default: return false;
+    }
+}
 
 struct Level {
     template <bool Json>
     static Masks classify(const std::uint8_t* p) {
+        static constexpr auto kClasses = make_classes<Json>();
+        std::uint64_t low = 0, high = 0;
+#pragma GCC unroll 32
+        for (int j = 0; j < 32; ++j) {
+            low |= kClasses[p[j]] << j;
+            high |= kClasses[p[32 + j]] << j;
+        }
         Masks m{};
-        // Eight bytes at a time: bit b of eight class bytes is gathered into eight adjacent bits by one multiply.
-        auto gather = [](std::uint64_t classes, int bit) {
-            return (((classes >> bit) & 0x0101010101010101ull) * 0x0102040810204080ull) >> 56;
-        };
-        for (int k = 0; k < 8; ++k) {
-            std::uint64_t classes = 0;
-            for (int j = 0; j < 8; ++j) classes |= static_cast<std::uint64_t>(kClasses[p[8 * k + j]]) << (8 * j);
-            const int at = 8 * k;
-            m.word |= gather(classes, 0) << at;
-            m.high |= gather(classes, 1) << at;
-            if constexpr (Json) {
-                m.quote |= gather(classes, 2) << at;
-                m.backslash |= gather(classes, 3) << at;
-                m.control |= gather(classes, 4) << at;
-                m.escapable |= gather(classes, 5) << at;
+        m.word = (low & 0xffffffffu) | high << 32;
+        std::uint64_t special = low >> 32 | (high & 0xffffffff00000000ull);
+        if (Json && escapable(p[0])) m.escapable = 1;  // the block before may end in a backslash
+        while (special) {
+            const int i = std::countr_zero(special);
+            const std::uint64_t bit = special & -special;
+            special ^= bit;
+            const std::uint8_t c = p[i];
+            if (c >= 0x80) {
+                m.high |= bit;
+            } else if constexpr (Json) {
+                if (c == '\\') {
+                    m.backslash |= bit;
+                    if (i < 63 && escapable(p[i + 1])) m.escapable |= bit << 1;
+                } else if (c == '"') {
+                    m.quote |= bit;
+                } else {
+                    m.control |= bit;
+                }
             }
         }
         return m;
