@@ -129,7 +129,8 @@ public:
     ScanResult scan_utf8(const py::sequence& documents, unsigned threads, const Counts& counts) const {
         Documents d;
         std::vector<std::unique_ptr<Bytes>> held;
-        for (const py::handle& item : documents) {
+        const py::tuple items(documents);  // keeps them alive: a lazy sequence makes each as it is asked for
+        for (const py::handle& item : items) {
             if (PyUnicode_Check(item.ptr())) {
                 Py_ssize_t size = 0;
                 const char* text = PyUnicode_AsUTF8AndSize(item.ptr(), &size);
@@ -189,7 +190,8 @@ private:
         if (!counts) return nullptr;
         if (static_cast<std::size_t>(counts->size()) != index_.words())
             throw std::invalid_argument("counts must have one value for every word of the index");
-        return const_cast<std::uint32_t*>(counts->data());
+        auto array = *counts;  // the same memory
+        return array.mutable_data();
     }
 
     void scan_range(const Documents& d, std::size_t from, std::size_t to, std::uint32_t* learn, ScanOutput& out) const {
@@ -295,9 +297,9 @@ void bind_ngram(py::module_& m) {
         .def_property_readonly("flags", &NgramIndex::flags)
         .def("part_text", &NgramIndex::part_text, py::arg("part"))
         .def("set_common", &NgramIndex::set_common, py::arg("common"))
-        .def("scan_jsonl", &NgramIndex::scan_jsonl, py::arg("lines"), py::arg("text_key"), py::arg("id_key"), py::arg("counts"))
-        .def("scan_utf8", &NgramIndex::scan_utf8, py::arg("documents"), py::arg("threads"), py::arg("counts"))
-        .def("scan_arrow", &NgramIndex::scan_arrow, py::arg("array"), py::arg("threads"), py::arg("counts"));
+        .def("scan_jsonl", &NgramIndex::scan_jsonl, py::arg("lines"), py::arg("text_key"), py::arg("id_key"), py::arg("counts").noconvert())
+        .def("scan_utf8", &NgramIndex::scan_utf8, py::arg("documents"), py::arg("threads"), py::arg("counts").noconvert())
+        .def("scan_arrow", &NgramIndex::scan_arrow, py::arg("array"), py::arg("threads"), py::arg("counts").noconvert());
 }
 
 }  // namespace phi_fast::bindings

@@ -52,6 +52,15 @@ std::uint64_t checksum(const std::uint8_t* data, std::size_t size) {
     return sum;
 }
 
+// Of the whole buffer, its own field left out.
+std::uint64_t checksum_of(const std::uint8_t* data, std::size_t size) {
+    IndexHeader h;
+    std::memcpy(&h, data, sizeof h);
+    h.checksum = 0;
+    const std::uint64_t of_header = checksum(reinterpret_cast<const std::uint8_t*>(&h), sizeof h);
+    return of_header * kGramBase ^ checksum(data + sizeof h, size - sizeof h);
+}
+
 // Words of one part's text; refined when it is not all ASCII.
 struct PartWords {
     WordSpans runs, refined;
@@ -244,8 +253,7 @@ void Index::set_common(std::span<const std::uint8_t> common) {
 }
 
 void Index::update_checksum() {
-    const std::size_t body = aligned(sizeof(IndexHeader));
-    mutable_at<IndexHeader>(0)->checksum = checksum(data_ + body, size_ - body);
+    mutable_at<IndexHeader>(0)->checksum = checksum_of(data_, size_);
 }
 
 void Index::attach(const std::uint8_t* data, std::size_t size) {
@@ -288,8 +296,7 @@ Index Index::view(const std::uint8_t* data, std::size_t size, bool verify) {
            fits(h.word_start_offset, h.words, 4) && fits(h.flags_offset, h.words, 1) && fits(h.next_offset, h.words, 4) &&
            fits(h.filter_offset, h.filter_blocks, 8) && fits(h.table_offset, h.slots, 8);
     if (!good) throw BadIndex("its header is damaged");
-    const std::size_t body = aligned(sizeof(IndexHeader));
-    if (verify && checksum(data + body, size - body) != h.checksum) throw BadIndex("its checksum is wrong: the file is damaged");
+    if (verify && checksum_of(data, size) != h.checksum) throw BadIndex("its checksum is wrong: the file is damaged");
 
     Index index;
     index.attach(data, size);

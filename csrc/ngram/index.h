@@ -32,7 +32,7 @@ struct IndexHeader {
     std::uint32_t version;
     std::uint32_t byte_order;  // 0x01020304 as the writing machine stores it
     std::uint64_t total_bytes;
-    std::uint64_t checksum;    // of everything after the header
+    std::uint64_t checksum;    // of everything else
     char normaliser[32];       // how words are made; a buffer made otherwise is refused
     std::uint32_t n_count;
     std::uint32_t n[kMaxNs];   // descending

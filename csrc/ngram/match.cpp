@@ -119,26 +119,46 @@ void Matcher::match_part(const Index& index, std::uint32_t part, std::uint32_t n
     const std::uint64_t window = 2 * static_cast<std::uint64_t>(m);
     const std::size_t count = long_runs_.size();
 
-    // For every run: how much of the part do the runs that start within a window from it hold, one counter a word, sliding.
+    // For every run: how much of the part do the runs hold that start within a window from it, cut where the window ends?
+    // One counter a word, sliding. (A cut run shorter than n holds nothing.)
     cover_.assign(m, 0);
-    widest_.clear();  // starts of the window's runs by falling length: a sliding maximum
+    held_.assign(count, 0);  // words of each run that are counted
+    cut_.clear();            // runs of the window that go on beyond it
+    widest_.clear();         // the window's runs by falling length: a sliding maximum
     starts_.clear();
     std::uint32_t covered = 0;
     std::size_t last = 0, head = 0;
-    for (std::size_t r = 0; r < count; ++r) {
-        for (; last < count && long_runs_[last].i < long_runs_[r].i + window; ++last) {
-            const Run& run = long_runs_[last];
-            for (std::uint32_t t = run.j; t < run.j + run.length; ++t) covered += cover_[t]++ == 0 && weighable_[t];
-            while (widest_.size() > head && long_runs_[widest_.back()].length <= run.length) widest_.pop_back();
+    for (std::size_t r = 0, next; r < count; r = next) {  // [r, next): runs that start at the same word
+        const std::uint32_t from = long_runs_[r].i;
+        const std::uint64_t end = from + window;
+        for (; last < count && long_runs_[last].i < end; ++last) {
+            cut_.push_back(static_cast<std::uint32_t>(last));
+            while (widest_.size() > head && long_runs_[widest_.back()].length <= long_runs_[last].length) widest_.pop_back();
             widest_.push_back(static_cast<std::uint32_t>(last));
         }
+        std::erase_if(cut_, [&](std::uint32_t k) {
+            const Run& run = long_runs_[k];
+            const auto inside = static_cast<std::uint32_t>(std::min<std::uint64_t>(run.length, end - run.i));
+            if (inside < n) return false;
+            for (; held_[k] < inside; ++held_[k]) {
+                const std::uint32_t t = run.j + held_[k];
+                covered += cover_[t]++ == 0 && weighable_[t];
+            }
+            return inside == run.length;
+        });
         while (widest_[head] < r) ++head;
-        if (above_floor(covered, weighable_count_, long_runs_[widest_[head]].length))
-            starts_.push_back({covered, static_cast<std::uint32_t>(r)});
-        const Run& run = long_runs_[r];
-        for (std::uint32_t t = run.j; t < run.j + run.length; ++t) covered -= --cover_[t] == 0 && weighable_[t];
+        const bool promising = above_floor(covered, weighable_count_, long_runs_[widest_[head]].length);
+        for (next = r; next < count && long_runs_[next].i == from; ++next)
+            if (promising) starts_.push_back({covered, static_cast<std::uint32_t>(next)});
+        for (std::size_t k = r; k < next; ++k) {  // whole by now: a run is no longer than the part, half a window
+            const Run& run = long_runs_[k];
+            for (std::uint32_t t = run.j; t < run.j + run.length; ++t) covered -= --cover_[t] == 0 && weighable_[t];
+        }
     }
-    std::stable_sort(starts_.begin(), starts_.end(), [](const Start& a, const Start& b) { return a.covered > b.covered; });
+    // Of equal windows the last: it starts where the copy does, not at an idiom before it.
+    std::stable_sort(starts_.begin(), starts_.end(), [this](const Start& a, const Start& b) {
+        return std::tuple(b.covered, long_runs_[b.run].i) < std::tuple(a.covered, long_runs_[a.run].i);
+    });
 
     std::map<std::uint32_t, std::uint32_t> consumed;  // document words [first, second) of matches so far
     for (const Start& start : starts_) {

@@ -19,7 +19,7 @@ inline constexpr double kFloorCoverage = 0.2;
 inline constexpr std::uint32_t kFloorRun = 13;
 // A part counts as copied, and not as a source of idioms, from this coverage on when document frequencies are learnt.
 inline constexpr double kCopiedCoverage = 0.5;
-// More seeds than this in one document say nothing new; the rest are left out.
+// With more seeds than this, a document is matched against some of the parts at a time.
 inline constexpr std::size_t kMaxSeeds = 1 << 22;
 
 struct Match {
@@ -67,7 +67,7 @@ private:
 
     std::vector<Run> runs_, long_runs_, pieces_;
     std::vector<std::uint8_t> weighable_, part_marked_, doc_marked_, gram_seen_;
-    std::vector<std::uint32_t> cover_, widest_;
+    std::vector<std::uint32_t> cover_, held_, cut_, widest_;
     std::vector<Start> starts_;
     std::uint32_t weighable_count_ = 0;
 };

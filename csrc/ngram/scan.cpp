@@ -42,23 +42,39 @@ void Scanner::find_hits(const DocumentWords& d) {
     }
 }
 
+// Seeds of the parts from `from_part` on, as many parts as their number allows; returns the first part left for another
+// round. A part's matches depend on its own seeds alone.
+std::size_t Scanner::find_seeds(std::size_t from_part) {
+    std::size_t to_part = index_.parts();
+    seeds_.clear();
+    for (const Hit& hit : hits_) {
+        for (std::uint32_t place = hit.place; place < index_.words(); place = index_.next(place)) {
+            const std::size_t part = index_.part_of(place);
+            if (part < from_part || part >= to_part) continue;
+            const auto j = static_cast<std::uint32_t>(place - index_.first_word(part));
+            if (j + s_ <= index_.part_words(part)) seeds_.push_back({static_cast<std::uint32_t>(part), hit.word, j});
+        }
+        if (seeds_.size() > kMaxSeeds && to_part > from_part + 1) {
+            const auto middle = seeds_.begin() + static_cast<std::ptrdiff_t>(seeds_.size() / 2);
+            std::nth_element(seeds_.begin(), middle, seeds_.end(), [](const Seed& a, const Seed& b) { return a.part < b.part; });
+            to_part = std::max<std::size_t>(middle->part, from_part + 1);
+            std::erase_if(seeds_, [to_part](const Seed& seed) { return seed.part >= to_part; });
+        }
+    }
+    return to_part;
+}
+
 void Scanner::scan_document(const DocumentWords& d, const DocumentRow& row, ScanOutput& out) {
     ++out.documents;
     out.words += d.words->count;
     find_hits(d);
     // Fewer than kFloorWords words cannot make a match; two hits at least are needed when one n-gram is shorter.
     if (hits_.empty()) return;
-    seeds_.clear();
-    for (const Hit& hit : hits_) {
-        for (std::uint32_t place = hit.place; place < index_.words(); place = index_.next(place)) {
-            const std::size_t part = index_.part_of(place);
-            const auto j = static_cast<std::uint32_t>(place - index_.first_word(part));
-            if (j + s_ <= index_.part_words(part)) seeds_.push_back({static_cast<std::uint32_t>(part), hit.word, j});
-        }
-        if (seeds_.size() > kMaxSeeds) break;
-    }
     const std::size_t before = out.matches.size();
-    matcher_.match(index_, d, seeds_, counts_, out.matches);
+    for (std::size_t part = 0; part < index_.parts();) {
+        part = find_seeds(part);
+        matcher_.match(index_, d, seeds_, counts_, out.matches);
+    }
     if (out.matches.size() == before) return;
     finish_matches(index_, d, out.matches, before);
     for (std::size_t k = before; k < out.matches.size(); ++k) out.matches[k].doc = static_cast<std::uint32_t>(out.docs.size());

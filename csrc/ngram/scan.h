@@ -53,6 +53,7 @@ private:
     };
 
     void find_hits(const DocumentWords& document);
+    std::size_t find_seeds(std::size_t from_part);
     void scan_document(const DocumentWords& document, const DocumentRow& row, ScanOutput& out);
 
     const Index& index_;

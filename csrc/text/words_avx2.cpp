@@ -69,6 +69,6 @@ struct Level {
 
 }  // namespace
 
-extern const Kernels kAvx2Kernels = make_kernels<Level>("avx2");
+extern constinit const Kernels kAvx2Kernels = make_kernels<Level>("avx2");
 
 }  // namespace phi_fast

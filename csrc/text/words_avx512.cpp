@@ -72,6 +72,6 @@ struct Level {
 
 }  // namespace
 
-extern const Kernels kAvx512Kernels = make_kernels<Level>("avx512");
+extern constinit const Kernels kAvx512Kernels = make_kernels<Level>("avx512");
 
 }  // namespace phi_fast

@@ -272,8 +272,9 @@ std::size_t probe_impl(const std::uint64_t* keys, std::size_t count, const Prefi
     return n;
 }
 
+// constexpr, so that no code built for a newer processor runs before it has been asked for.
 template <class Level>
-Kernels make_kernels(const char* name) {
+constexpr Kernels make_kernels(const char* name) {
     return Kernels{
         name,
         [](const std::uint8_t* t, std::size_t s, WordSpans& o) { return runs<Level, false, true>(t, s, &o); },

@@ -79,6 +79,6 @@ struct Level {
 
 }  // namespace
 
-extern const Kernels kScalarKernels = make_kernels<Level>("scalar");
+extern constinit const Kernels kScalarKernels = make_kernels<Level>("scalar");
 
 }  // namespace phi_fast

@@ -294,10 +294,12 @@ class NgramIndex:
         Raises
         ------
         InputError
-            A text is null or not valid Unicode; the message names the row.
+            A text is null or not valid Unicode; the message names the row. Or `texts` is one text, not a list.
         """
         import pyarrow as pa
 
+        if isinstance(texts, str | bytes):
+            raise InputError("scan takes a list of texts, this is one text: put it in a list")
         count = threads or os.cpu_count() or 1
         if isinstance(texts, pa.ChunkedArray):
             texts = texts.combine_chunks()
