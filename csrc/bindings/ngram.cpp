@@ -48,6 +48,9 @@ ScanResult to_python(ScanOutput&& out) {
 
 using Counts = std::optional<py::array_t<std::uint32_t, py::array::c_style>>;
 
+// Bytes of text scanned without a look at signals: some tenths of a second at the slowest.
+constexpr std::size_t kUninterrupted = 64 << 20;
+
 // Documents to scan, however they are stored.
 struct Documents {
     std::vector<std::string_view> texts;  // data() == nullptr: no document, with the reason in `missing`
@@ -214,7 +217,9 @@ private:
         bool interrupted = false;
         {
             py::gil_scoped_release release;
-            if (threads <= 1) {
+            std::size_t bytes = 0;
+            for (const std::string_view text : d.texts) bytes += text.size();
+            if (threads <= 1 && bytes < kUninterrupted) {
                 outs.resize(1);
                 scan_range(d, 0, d.texts.size(), learn, outs[0]);
             } else {
@@ -222,7 +227,7 @@ private:
                 const std::size_t items = (d.texts.size() + kStep - 1) / kStep;
                 outs.resize(items);
                 parallel_for(
-                    items, threads,
+                    items, std::max(threads, 1u),
                     [&](std::size_t i, unsigned) {
                         scan_range(d, i * kStep, std::min(d.texts.size(), (i + 1) * kStep), learn, outs[i]);
                     },
