@@ -1,0 +1,40 @@
+"""phi_fast: decontaminate a code corpus against benchmarks, fast and with evidence.
+
+>>> import phi_fast
+>>> run = phi_fast.decontaminate("corpus/", "humaneval", "run")  # doctest: +SKIP
+
+Names are imported when they are first used, so ``import phi_fast`` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from phi_fast import errors
+    from phi_fast.decontaminate.run import decontaminate
+    from phi_fast.engines.ngram import NgramIndex
+    from phi_fast.suites import load_suite
+
+    __version__: str
+
+__all__ = ["NgramIndex", "__version__", "decontaminate", "errors", "load_suite"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("phi_fast")
+    if name == "NgramIndex":
+        return importlib.import_module("phi_fast.engines.ngram").NgramIndex
+    if name == "load_suite":
+        return importlib.import_module("phi_fast.suites").load_suite
+    if name in ("decontaminate", "errors"):
+        return importlib.import_module(f"phi_fast.{name}")  # the package is callable: see its __init__
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,197 @@
+"""The rule: what it takes, what it refuses, how it reads, whom it condemns."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from phi_fast.decontaminate.policy import PRESETS, Policy, changed, make_policy, read_allow
+from phi_fast.decontaminate.verdicts import Match, condemns, cut, reason
+from phi_fast.engines.ngram import PartInfo
+from phi_fast.errors import InputError
+
+
+def part(item: str, name: str = "question", why_not: str | None = None, suite: str = "exam") -> PartInfo:
+    return PartInfo(suite, item, name, "", 40, 36, {}, why_not)
+
+
+PARTS = [
+    part("a"), part("a", "solution"), part("a", "tests"), part("b"), part("b", "solution", "9 words, under 13"),
+    part("a", suite="other"),
+]  # fmt: skip
+
+
+def evidence(*rows: dict[str, Any]) -> pa.Table:
+    usual = {"suite": "exam", "item": "a", "part": "question", "n": 5, "run": 5, "coverage": 0.9, "words": 30}
+    made = [usual | row for row in rows]
+    table = pa.Table.from_pylist(made)
+    at = table.schema.get_field_index("coverage")
+    return table.set_column(at, "coverage", table["coverage"].cast(pa.float32()))
+
+
+def judged(policy: Policy, *rows: dict[str, Any]) -> list[bool]:
+    table = evidence(*rows)
+    whole = condemns(policy, table, PARTS).tolist()
+    assert whole == condemns(policy, table.to_batches()[0], PARTS).tolist()
+    assert whole == [condemns(policy, evidence(row), PARTS).tolist()[0] for row in rows]
+    return list(whole)
+
+
+def test_coverage_is_reached_not_passed() -> None:
+    rows = [{"coverage": value} for value in (0.6999, 0.7, 1.0)]
+    assert judged(Policy(), *rows) == [False, True, True]
+
+
+@pytest.mark.parametrize("threshold", [0.2, 0.3, 0.55, 0.7, 0.9])
+def test_a_share_stored_in_32_bits_reaches_the_same_share(threshold: float) -> None:
+    assert judged(Policy(coverage=threshold), {"coverage": float(np.float32(threshold))}) == [True]
+
+
+def test_n_words_parts_and_testability() -> None:
+    rows = [
+        {"n": 13}, {"words": 7}, {"part": "tests"}, {"item": "b", "part": "solution"}, {"item": "b"}, {"suite": "other"}
+    ]  # fmt: skip
+    assert judged(Policy(), *rows) == [False, False, True, False, True, True]
+    assert judged(Policy(parts=("question",)), *rows) == [False, False, False, False, True, True]
+    assert judged(Policy(n=13), *rows) == [True, False, False, False, False, False]
+
+
+def test_a_run_condemns_alone() -> None:
+    policy = Policy(run=13)
+    assert judged(policy, {"coverage": 0.3, "run": 13}, {"coverage": 0.3, "run": 12}) == [True, False]
+    assert judged(Policy(coverage=None, run=20), {"run": 19}, {"run": 20, "coverage": 0.2}) == [False, True]
+
+
+def test_weights_multiply_coverage_and_run() -> None:
+    policy = Policy(run=20, weights={"solution": 0.5, "tests": 0, "question": 1.4})
+    rows = [
+        {"part": "solution", "coverage": 1.0, "run": 39}, {"part": "solution", "coverage": 1.0, "run": 40},
+        {"part": "tests", "coverage": 1.0, "run": 100}, {"coverage": 0.5, "run": 14}, {"coverage": 0.51, "run": 14},
+        {"coverage": 0.3, "run": 15},
+    ]  # fmt: skip
+    assert judged(policy, *rows) == [False, True, False, True, True, True]
+
+
+@pytest.mark.parametrize("entry", ["exam", "a", "a question", "exam a", "exam a question", "exam question"])
+def test_allowed_never_condemns(entry: str) -> None:
+    assert judged(Policy(allow=(entry,)), {}, {"item": "b", "part": "question"})[0] is False
+    assert judged(Policy(allow=("a question",)), {"part": "solution"}) == [True]
+
+
+def test_allow_list_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "allow.txt"
+    path.write_text("# ours\nHumanEval/53   solution # adds\n\nmbpp\n")
+    assert read_allow([str(path), "MBPP/1 ", "mbpp"]) == ("HumanEval/53 solution", "MBPP/1", "mbpp")
+
+
+def test_nothing_to_judge() -> None:
+    assert condemns(Policy(), evidence({})[:0], PARTS).tolist() == []
+
+
+def test_presets_fix_n() -> None:
+    assert make_policy("default")[0] == (13, 5)
+    assert make_policy("gpt3") == ((13,), PRESETS["gpt3"][1])
+    assert make_policy("tulu3", n=[8, 4])[1].n == 4
+    assert make_policy("tulu3", n=[4, 8])[0] == (8, 4)
+    assert make_policy("phi1")[1].parts == ("question",)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_round_trip_through_json(name: str) -> None:
+    policy = changed(PRESETS[name][1], {"weights": {"tests": 0.9}, "parts": ["tests", "question"]}, ["a", "b question"])
+    assert Policy.from_dict(json.loads(json.dumps(policy.as_dict()))) == policy
+
+
+def test_said_in_words() -> None:
+    said = str(make_policy("gpt3", weights={"tests": 0.5}, allow=["mbpp"])[1])
+    expected = (
+        "is cut when", "13-grams", "shares 13 words or more in a row with an item's question",
+        "200 characters on either side", "under 200 characters go too", "over 10 pieces", "tests 0.5",
+        "Allowed, so never a reason: mbpp",
+    )  # fmt: skip
+    for words in expected:
+        assert words in said
+    assert "holds, in one place, at least 70% of the words of an item's question, solution or tests." in str(Policy())
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"coverage": 0.19}, "coverage 0.19: evidence holds"),
+        ({"coverage": 1.1}, "give a number from 0.2 to 1"),
+        ({"coverage": 0.5, "weights": {"tests": 3.0}}, r"with weight 3 of tests\).*give 0.6 or more"),
+        ({"run": 12}, "give 13 or more"),
+        ({"words": 7}, "words 7"),
+        ({"coverage": None}, "neither a coverage nor a run"),
+        ({"mode": "remove"}, "give drop, cut or flag"),
+        ({"parts": ("answer",)}, "give question, solution or tests"),
+        ({"weights": {"tests": -1.0}}, "give 0 or more"),
+        ({"window": -1}, "window -1"),
+        ({"max_pieces": 0}, "max_pieces 0"),
+    ],
+)
+def test_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Policy(**values)
+
+
+def found(start: int, end: int, item: str = "exam/1", coverage: float = 1.0, run: int = 20) -> Match:
+    return Match("exam", item, "question", start, end, run, coverage)
+
+
+def test_reason_names_the_worst_match() -> None:
+    assert reason([found(0, 9)]) == "exam/1 question: coverage 1.00, run 20 words"
+    several = [found(0, 9, "exam/2", 0.8), found(0, 9), found(0, 9, "exam/3", 0.9), found(5, 9, "exam/3")]
+    assert reason(several) == "exam/1 question: coverage 1.00, run 20 words, and 2 more items"
+    assert reason([found(0, 9, "17")]).startswith("exam 17 question:")
+
+
+LINES = "".join(f"line {number} of the document\n" for number in range(10))  # 23 characters a line
+
+
+def test_cut_moves_to_the_nearest_line() -> None:
+    start, end = LINES.index("line 5"), LINES.index("line 6") - 1
+    policy = Policy(mode="cut", window=0)
+    assert cut(LINES, [found(start, end)], policy) == LINES.replace("line 5 of the document\n", "")
+    assert cut(LINES, [found(start + 3, end - 3)], policy) == LINES.replace("line 5 of the document\n", "")
+    # 14 characters back from the beginning of line 5 is nearer to the beginning of line 4, 9 nearer to that of line 5
+    wide = cut(LINES, [found(start, end)], Policy(mode="cut", window=14))
+    assert wide == "".join(line for line in LINES.splitlines(True) if line[5] not in "456")
+    narrow = cut(LINES, [found(start, end)], Policy(mode="cut", window=9))
+    assert narrow == LINES.replace("line 5 of the document\n", "")
+
+
+def test_cut_never_leaves_any_of_the_match() -> None:
+    for start in range(0, len(LINES) - 1, 7):
+        for end in range(start + 1, len(LINES), 11):
+            marked = LINES[:start] + "#" * (end - start) + LINES[end:]
+            for window in (0, 10, 200):
+                left = cut(marked, [found(start, end)], Policy(mode="cut", window=window))
+                assert left is None or "#" not in left
+
+
+def test_cut_of_one_long_line_goes_through_it() -> None:
+    text = "x" * 5_000 + "MATCH" + "y" * 5_000
+    left = cut(text, [found(5_000, 5_005)], Policy(mode="cut", window=200))
+    assert left == "x" * 4_800 + "\n" + "y" * 4_800
+
+
+def test_cuts_that_overlap_become_one() -> None:
+    first, second = LINES.index("line 3"), LINES.index("line 5")
+    left = cut(LINES, [found(second, second + 10), found(first, first + 10)], Policy(mode="cut", window=25))
+    assert left == "".join(line for line in LINES.splitlines(True) if line[5] not in "23456")
+
+
+def test_small_pieces_go_and_many_pieces_drop() -> None:
+    matches = [found(LINES.index(f"line {n}"), LINES.index(f"line {n}") + 22) for n in (1, 3, 5)]
+    policy = Policy(mode="cut", window=0, min_piece=24)
+    assert cut(LINES, matches, policy) == "".join(LINES.splitlines(True)[6:])
+    assert cut(LINES, matches, Policy(mode="cut", window=0, max_pieces=4)) is not None
+    assert cut(LINES, matches, Policy(mode="cut", window=0, max_pieces=3)) is None
+    assert cut(LINES, matches, Policy(mode="cut", window=0, min_piece=1_000)) is None
+    assert cut("  \n" + LINES, [found(3, len(LINES))], Policy(mode="cut", window=0)) is None
