@@ -142,4 +142,3 @@ def _rejected_line(file: str, base: int, bad: Bad) -> bytes:
         except UnicodeDecodeError:
             record["raw_base64"] = base64.b64encode(bad.raw).decode()
     return json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
-

@@ -85,9 +85,7 @@ class Journal:
         else:
             self.sources.setdefault(header["kind"], {})[header["source"]] = header["says"]
 
-    def add_unit(
-        self, source: int, unit: int, counts: dict[str, int], parts: Sequence[bytes], *, last: bool
-    ) -> None:
+    def add_unit(self, source: int, unit: int, counts: dict[str, int], parts: Sequence[bytes], *, last: bool) -> None:
         """Record a finished unit: its counts, the parts that :meth:`unit` gives back, and whether none comes after it.
 
         Once this returns, a kill of the process does not undo it.

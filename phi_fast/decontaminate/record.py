@@ -4,7 +4,7 @@
 
     {
       "format": 1,                         version of this shape
-      "phi_fast": "0.2.0",                 version that made the run
+      "phi_fast": "0.1.0",                 version that made the run
       "state": "finished",                 or "scanning", "writing", "deciding" (killed there: the same command goes on)
       "settings_sha256": "…",              of everything that decides the output bytes; see settings.py
       "settings": {

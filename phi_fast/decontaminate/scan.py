@@ -32,7 +32,13 @@ class Watcher(Protocol):
         """Learn what is being done now."""
 
     def advance(
-        self, *, bytes: int, text_bytes: int = 0, documents: int = 0, matches: int = 0, rejected: int = 0,
+        self,
+        *,
+        bytes: int,
+        text_bytes: int = 0,
+        documents: int = 0,
+        matches: int = 0,
+        rejected: int = 0,
         resumed: bool = False,
     ) -> None:
         """Learn that something is finished; ``bytes`` as stored, compressed where compressed."""  # fmt: skip
@@ -69,7 +75,13 @@ def scan_batch(
 
 
 def scan(
-    sources: Sequence[Source], index: NgramIndex, journal: Journal, *, threads: int, unit_bytes: int, strict: bool,
+    sources: Sequence[Source],
+    index: NgramIndex,
+    journal: Journal,
+    *,
+    threads: int,
+    unit_bytes: int,
+    strict: bool,
     watcher: Watcher,
 ) -> None:
     """Scan what the journal does not hold yet.

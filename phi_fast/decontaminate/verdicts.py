@@ -119,9 +119,7 @@ def condemned(evidence: Path, policy: Policy, parts: Sequence[PartInfo]) -> Iter
         yield Condemned(identity, file, row, tuple(match for _, match in found))
 
 
-def _guilty(
-    evidence: Path, policy: Policy, parts: Sequence[PartInfo]
-) -> Iterator[tuple[tuple[str, int, str], Match]]:
+def _guilty(evidence: Path, policy: Policy, parts: Sequence[PartInfo]) -> Iterator[tuple[tuple[str, int, str], Match]]:
     judge = _Judge(policy, parts)
     with pq.ParquetFile(evidence) as file:
         for batch in file.iter_batches(batch_size=1 << 16, columns=_READ):

@@ -136,11 +136,7 @@ class NgramIndex:
             size = file.stat().st_size
             if size == 0:
                 raise InputError(f"{path}: the file is empty, not an n-gram index")
-            data: Any
-            if mmap:
-                data = np.memmap(file, np.uint8, "r")
-            else:
-                data = np.fromfile(file, np.uint8)
+            data: Any = np.memmap(file, np.uint8, "r") if mmap else np.fromfile(file, np.uint8)
         except OSError as error:
             raise InputError(f"{path}: cannot read the n-gram index: {error.strerror or error}") from error
         try:
@@ -165,6 +161,10 @@ class NgramIndex:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by value, so that `datasets.map` can hash and send an index; share a file or `buffer` where it is large."""
+        return _unpickle, (bytes(self.buffer),)
 
     @property
     def buffer(self) -> memoryview:
@@ -325,7 +325,9 @@ class NgramIndex:
             values, codes = np.unique([getattr(p, attribute) for p in parts] or [""], return_inverse=True)
             dictionary = pa.array(values.tolist(), pa.string())
             codes = codes.astype(np.int32)
-            return pa.DictionaryArray.from_arrays(codes[numbers] if len(numbers) else numbers, dictionary).cast(pa.string())
+            return pa.DictionaryArray.from_arrays(codes[numbers] if len(numbers) else numbers, dictionary).cast(
+                pa.string()
+            )
 
         columns: dict[str, Any] = {
             "row": rows[matches["doc"]] if len(matches) else np.zeros(0, np.int64),
@@ -340,3 +342,8 @@ class NgramIndex:
         columns["score"] = matches["score"].astype(np.float32)
         columns["words"] = matches["words"].astype(np.int64)
         return pa.table(columns)
+
+
+def _unpickle(data: bytes) -> NgramIndex:
+    # Into memory of NumPy's, which is aligned as the index wants it; pickled bytes need not be.
+    return NgramIndex.from_buffer(np.frombuffer(data, np.uint8).copy())

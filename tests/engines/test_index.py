@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import pickle
 import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -337,3 +338,10 @@ def test_available_constants() -> None:
         ngram.LEAST_COVERAGE,
         ngram.LONG_RUN,
     )
+
+
+def test_pickled_and_hashed(index: NgramIndex, wanted: Found) -> None:
+    """What `datasets.map` does with a function that holds an index: hash it by its pickle, send it to a process."""
+    data = pickle.dumps(index)
+    assert pickle.dumps(index_of(ITEMS)) == data
+    assert scan(pickle.loads(data)) == wanted
