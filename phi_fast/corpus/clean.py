@@ -59,7 +59,7 @@ def write_clean(source: Source, out: Path, removals: Iterable[Removal], *, tick:
     if source.format == "tree":
         return _write_tree(source, out, edits, tick)
     tally = Tally()
-    with Output(out, tick) as output:
+    with Output(out, tick, expected=source.size if source.compression is None else 0) as output:
         if first is None:
             _copy_all(source, output, tick)
         elif source.format == "parquet":

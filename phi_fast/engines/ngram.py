@@ -163,7 +163,7 @@ class NgramIndex:
         os.replace(temporary, target)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle by value, so that `datasets.map` can hash and send an index; share a file or `buffer` where it is large."""
+        """Pickle by value, so that `datasets.map` can hash and send an index; share a large one by `load` or `buffer`."""
         return _unpickle, (bytes(self.buffer),)
 
     @property

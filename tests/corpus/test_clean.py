@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phi_fast.corpus import Removal, Source, discover, units, write_clean
+from phi_fast.corpus import Removal, Source, discover, output, units, write_clean
 from phi_fast.errors import RunError
 from tests.corpus.support import CODECS, documents, jsonl, pack, read_whole, unpack, write_jsonl
 
@@ -382,3 +384,40 @@ def _scanned(index: Any, source: Source, unit: Any, batch: Any, first: int) -> l
         place = Removal(first + int(doc["row"]), batch.offset + int(doc["offset"]), int(doc["length"]))
         removals.append(place._replace(edit=lambda text, a=start, b=end: text[:a] + text[b:]))  # type: ignore[misc]
     return sorted(removals)
+
+
+@pytest.mark.parametrize("refused", [None, 0, 2])
+def test_large_outputs_past_the_page_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: int | None
+) -> None:
+    """Ranges that start and end anywhere, written in whole blocks; also where the file system refuses, now or later."""
+    monkeypatch.setattr(output, "LARGE", 1)
+    calls = 0
+    pwrite = os.pwrite
+
+    def sometimes(fd: int, data: bytes, at: int) -> int:
+        nonlocal calls
+        calls += 1
+        if refused is not None and calls > refused:
+            raise OSError(errno.EINVAL, "no direct writes here")
+        return pwrite(fd, data, at)
+
+    monkeypatch.setattr(os, "pwrite", sometimes)
+    rng = random.Random(5)
+    lines = [
+        json.dumps({"text": rng.choice("abc") * rng.choice([1, 700, 4080, 70_000])}).encode() + b"\n"
+        for _ in range(2500)
+    ]
+    (tmp_path / "a.jsonl").write_bytes(b"".join(lines))
+    [source] = discover([str(tmp_path / "a.jsonl")], text="text", id=None)
+    dropped = sorted(rng.sample(range(2500), 60))
+    starts = [0, *itertools.accumulate(map(len, lines))]
+    removals = [Removal(row, starts[row], len(lines[row]) - 1) for row in dropped]
+    written = write_clean(source, tmp_path / "out.jsonl", removals)
+    wanted = b"".join(line for row, line in enumerate(lines) if row not in set(dropped))
+    assert (tmp_path / "out.jsonl").read_bytes() == wanted
+    assert written.dropped == 60 and len(wanted) > output.STEP
+    copied = write_clean(source, tmp_path / "same.jsonl", [])
+    assert copied.copied and (tmp_path / "same.jsonl").read_bytes() == b"".join(lines)
+    if not calls:
+        pytest.skip("this file system has no direct writes, so only the other way was tested")
