@@ -19,7 +19,7 @@ def main() -> None:
     cases = {
         name: case
         for name, case in record["cases"].items()
-        if "cleaning" not in name and not name.startswith("phi_fast,")
+        if isinstance(case, dict) and "median" in case and "cleaning" not in name
     }
     ordered = sorted(cases.items(), key=lambda pair: pair[1]["median"])
     names = [name for name, _ in ordered]
@@ -30,10 +30,12 @@ def main() -> None:
     figure, axes = plt.subplots(figsize=(8, 0.55 * len(names) + 1.1))
     figure.patch.set_facecolor("white")  # GitHub's dark page shows through a transparent one
     bars = axes.barh(names, speeds, color=["#e4572e" if name.startswith("phi_fast") else "#9aa5b1" for name in names])
-    for bar, speed, (_, case) in zip(bars, speeds, ordered, strict=True):
+    for bar, speed, (name, case) in zip(bars, speeds, ordered, strict=True):
         number = f"{speed:,.0f}" if speed >= 10 else f"{speed:.1f}"
         wrong = f"{case['clean_flagged']:,} clean flagged"
         label = f"{number} MB/s · finds {case['planted_found']} of {record['planted']}, {wrong}"
+        if name.startswith("phi_fast,"):
+            label = f"{number} MB/s · the same on {case['text_mb'] / 1000:.1f} GB, where its start no longer counts"
         inside = speed > 0.5 * max(speeds)
         axes.annotate(
             label,

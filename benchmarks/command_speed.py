@@ -66,6 +66,7 @@ class Case:
     def __call__(self) -> float:
         if self.failed:
             return float("nan")
+        warm(self.corpus.path)  # the others ran in between, and memory that lies idle may be taken back
         try:
             child, self.flagged = self.run()
         except ChildFailed as error:
@@ -109,8 +110,6 @@ def main() -> None:
             return scan.child, scan.flagged
 
         cases[f"{peer.name} {peer.version}"] = Case(common, run)
-    warm(common.path)
-    warm(large.path)
     speeds = {
         name: [value for value in values if value == value]
         for name, values in alternate(cases, arguments.rounds).items()

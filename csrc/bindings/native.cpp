@@ -16,4 +16,5 @@ PYBIND11_MODULE(_native, m) {
     });
     phi_fast::bindings::bind_text(m);
     phi_fast::bindings::bind_ngram(m);
+    phi_fast::bindings::bind_syntax(m);
 }

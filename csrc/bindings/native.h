@@ -40,5 +40,6 @@ py::array_t<T> to_numpy(std::vector<T>&& values) {
 
 void bind_text(py::module_& m);
 void bind_ngram(py::module_& m);
+void bind_syntax(py::module_& m);
 
 }  // namespace phi_fast::bindings

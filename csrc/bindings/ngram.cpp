@@ -1,33 +1,11 @@
 // NgramIndex: one call a block, the GIL released around all of it.
 #include <atomic>
 
+#include "bindings/documents.h"
 #include "bindings/native.h"
 #include "ngram/index.h"
 #include "ngram/scan.h"
 #include "parallel.h"
-
-// The Arrow C data interface (arrow.apache.org/docs/format/CDataInterface.html): two structs, an ABI and no library.
-extern "C" {
-struct ArrowSchema {
-    const char* format;
-    const char* name;
-    const char* metadata;
-    std::int64_t flags;
-    std::int64_t n_children;
-    ArrowSchema** children;
-    ArrowSchema* dictionary;
-    void (*release)(ArrowSchema*);
-    void* private_data;
-};
-struct ArrowArray {
-    std::int64_t length, null_count, offset, n_buffers, n_children;
-    const void** buffers;
-    ArrowArray** children;
-    ArrowArray* dictionary;
-    void (*release)(ArrowArray*);
-    void* private_data;
-};
-}
 
 namespace phi_fast::bindings {
 namespace {
@@ -50,12 +28,6 @@ using Counts = std::optional<py::array_t<std::uint32_t, py::array::c_style>>;
 
 // Bytes of text scanned without a look at signals: some tenths of a second at the slowest.
 constexpr std::size_t kUninterrupted = 64 << 20;
-
-// Documents to scan, however they are stored.
-struct Documents {
-    std::vector<std::string_view> texts;  // data() == nullptr: no document, with the reason in `missing`
-    std::vector<std::pair<std::size_t, std::string>> missing;
-};
 
 class NgramIndex {
 public:
@@ -130,60 +102,10 @@ public:
     }
 
     ScanResult scan_utf8(const py::sequence& documents, unsigned threads, const Counts& counts) const {
-        Documents d;
-        std::vector<std::unique_ptr<Bytes>> held;
-        const py::tuple items(documents);  // keeps them alive: a lazy sequence makes each as it is asked for
-        for (const py::handle& item : items) {
-            if (PyUnicode_Check(item.ptr())) {
-                Py_ssize_t size = 0;
-                const char* text = PyUnicode_AsUTF8AndSize(item.ptr(), &size);
-                if (text) {
-                    d.texts.emplace_back(text, static_cast<std::size_t>(size));
-                } else {
-                    PyErr_Clear();
-                    d.missing.emplace_back(d.texts.size(), "a lone surrogate stands in the text");
-                    d.texts.emplace_back();
-                }
-            } else if (item.is_none()) {
-                d.missing.emplace_back(d.texts.size(), "the text is null, expected a string");
-                d.texts.emplace_back();
-            } else {
-                held.push_back(std::make_unique<Bytes>(item));
-                d.texts.emplace_back(held.back()->data() ? held.back()->text() : std::string_view(""));
-            }
-        }
-        return scan_all(d, threads, counts);
+        return scan_all(documents_from_sequence(documents), threads, counts);
     }
-
     ScanResult scan_arrow(const py::object& array, unsigned threads, const Counts& counts) const {
-        const py::tuple capsules = array.attr("__arrow_c_array__")();
-        const py::object schema_capsule = capsules[0], array_capsule = capsules[1];
-        auto* schema = static_cast<ArrowSchema*>(PyCapsule_GetPointer(schema_capsule.ptr(), "arrow_schema"));
-        auto* values = static_cast<ArrowArray*>(PyCapsule_GetPointer(array_capsule.ptr(), "arrow_array"));
-        if (!schema || !values) throw py::error_already_set();
-        const std::string_view format = schema->format;
-        const bool large = format == "U" || format == "Z";
-        if (!large && format != "u" && format != "z")
-            throw py::type_error("expected a string or large_string array, got Arrow format \"" + std::string(format) + "\"");
-        Documents d;
-        d.texts.reserve(static_cast<std::size_t>(values->length));
-        const auto* valid = static_cast<const std::uint8_t*>(values->buffers[0]);
-        const auto* text = static_cast<const char*>(values->buffers[2]);
-        for (std::int64_t row = 0; row < values->length; ++row) {
-            const std::int64_t at = row + values->offset;
-            if (valid && !((valid[at / 8] >> (at % 8)) & 1)) {
-                d.missing.emplace_back(d.texts.size(), "the text is null, expected a string");
-                d.texts.emplace_back();
-                continue;
-            }
-            const auto place = [&](std::int64_t i) {
-                return large ? static_cast<const std::int64_t*>(values->buffers[1])[i]
-                             : static_cast<std::int64_t>(static_cast<const std::int32_t*>(values->buffers[1])[i]);
-            };
-            const auto size = static_cast<std::size_t>(place(at + 1) - place(at));
-            d.texts.emplace_back(size ? text + place(at) : "", size);
-        }
-        return scan_all(d, threads, counts);
+        return scan_all(documents_from_arrow(array), threads, counts);
     }
 
     const Index& index() const { return index_; }
@@ -199,16 +121,12 @@ private:
 
     void scan_range(const Documents& d, std::size_t from, std::size_t to, std::uint32_t* learn, ScanOutput& out) const {
         Scanner scanner(index_, learn);
-        auto missing = std::lower_bound(d.missing.begin(), d.missing.end(), from,
-                                        [](const auto& m, std::size_t row) { return m.first < row; });
-        for (std::size_t i = from; i < to; ++i) {
-            if (d.texts[i].data()) {
-                scanner.plain(reinterpret_cast<const std::uint8_t*>(d.texts[i].data()), d.texts[i].size(), out);
-            } else {
-                scanner.reject(missing->second, out);
-                ++missing;
-            }
-        }
+        d.each(
+            from, to,
+            [&](std::size_t, std::string_view text) {
+                scanner.plain(reinterpret_cast<const std::uint8_t*>(text.data()), text.size(), out);
+            },
+            [&](std::size_t, const std::string& reason) { scanner.reject(reason, out); });
     }
 
     ScanResult scan_all(const Documents& d, unsigned threads, const Counts& counts) const {
@@ -217,9 +135,7 @@ private:
         bool interrupted = false;
         {
             py::gil_scoped_release release;
-            std::size_t bytes = 0;
-            for (const std::string_view text : d.texts) bytes += text.size();
-            if (threads <= 1 && bytes < kUninterrupted) {
+            if (threads <= 1 && d.bytes() < kUninterrupted) {
                 outs.resize(1);
                 scan_range(d, 0, d.texts.size(), learn, outs[0]);
             } else {

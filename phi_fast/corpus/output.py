@@ -67,26 +67,24 @@ class Output:
         with output_errors(self.path):
             done = 0
             while done < len(view):
-                if self._direct:
-                    space = self._space()
-                    if self._direct is None:
+                if direct := self._direct:
+                    if (space := self._space(direct)) is None:
                         continue
                     part = view[done : done + len(space)]
                     space[: len(part)] = part
-                    self._direct.filled += len(part)
+                    direct.filled += len(part)
                     done += len(part)
                 else:
                     done += os.write(self._fd, view[done : done + STEP])
         self.size += len(view)
         return len(view)
 
-    def _space(self) -> memoryview:
-        """Room in the direct writer's buffer, which is written out first where it is full."""
-        assert self._direct is not None
-        if self._direct.filled == STEP and not self._direct.flush():
+    def _space(self, direct: _Direct) -> memoryview | None:
+        """Room in the direct writer's buffer, which is written out first where it is full; None where that fails."""
+        if direct.filled == STEP and not direct.flush():
             self._buffered()
-            return memoryview(bytearray(0))
-        return self._direct.view[self._direct.filled :]
+            return None
+        return direct.view[direct.filled :]
 
     def _buffered(self) -> None:
         """Go on through the page cache: what is left in the direct writer's buffer first."""
@@ -105,7 +103,9 @@ class Output:
         at = start
         while at < stop:
             step = min(STEP, stop - at)
-            done = self._direct_copy(source_fd, at, step) if self._direct else self._in_kernel(source_fd, at, step)
+            done = self._past_cache(self._direct, source_fd, at, step) if self._direct else None
+            if done is None:
+                done = self._in_kernel(source_fd, at, step)
             if not done:
                 data = os.pread(source_fd, step, at)
                 done = self.write(data)
@@ -115,13 +115,13 @@ class Output:
             at += done
         return at - start
 
-    def _direct_copy(self, source_fd: int, at: int, step: int) -> int:
+    def _past_cache(self, direct: _Direct, source_fd: int, at: int, step: int) -> int | None:
         with output_errors(self.path):
-            space = self._space()
-        if self._direct is None:
-            return 0
+            space = self._space(direct)
+        if space is None:
+            return None
         done = os.preadv(source_fd, [space[:step]], at)
-        self._direct.filled += done
+        direct.filled += done
         self.size += done
         return done
 

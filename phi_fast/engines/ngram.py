@@ -163,7 +163,7 @@ class NgramIndex:
         os.replace(temporary, target)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle by value, so that `datasets.map` can hash and send an index; share a large one by `load` or `buffer`."""
+        """Pickle by value, so that `datasets.map` can hash and send an index; share a large one by `load`."""
         return _unpickle, (bytes(self.buffer),)
 
     @property
@@ -346,4 +346,5 @@ class NgramIndex:
 
 def _unpickle(data: bytes) -> NgramIndex:
     # Into memory of NumPy's, which is aligned as the index wants it; pickled bytes need not be.
-    return NgramIndex.from_buffer(np.frombuffer(data, np.uint8).copy())
+    aligned: Any = np.frombuffer(data, np.uint8).copy()
+    return NgramIndex.from_buffer(aligned)
