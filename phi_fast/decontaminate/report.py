@@ -34,7 +34,7 @@ def write_report_md(run_dir: str | Path, summary: Summary | None = None) -> Path
         The file, written under another name and renamed.
     """
     summary = summary or summarise_run(run_dir)
-    return _write(Path(run_dir) / REPORT_MD, _markdown(summary))
+    return _write(Path(run_dir) / REPORT_MD, [_markdown(summary)])
 
 
 def write_report_html(run_dir: str | Path, summary: Summary | None = None) -> Path:
@@ -50,7 +50,7 @@ def write_report_html(run_dir: str | Path, summary: Summary | None = None) -> Pa
     context["payload"] = Markup(context["payload"])
     for name, asset in (("css", "report.css"), ("script", "report.js")):
         context[name] = Markup((_HERE / "report_assets" / asset).read_text("utf-8"))
-    return _write(Path(run_dir) / REPORT_HTML, environment.get_template("report.html.j2").render(context))
+    return _write(Path(run_dir) / REPORT_HTML, environment.get_template("report.html.j2").generate(context))
 
 
 def write_reports(run_dir: str | Path) -> None:
@@ -60,9 +60,12 @@ def write_reports(run_dir: str | Path) -> None:
     write_report_html(run_dir, summary)
 
 
-def _write(path: Path, text: str) -> Path:
+def _write(path: Path, pieces: Iterable[str]) -> Path:
+    """Piece by piece: a page of many megabytes is not put together and encoded whole as well."""
     draft = path.with_name(path.name + ".part")
-    draft.write_bytes(text.encode("utf-8"))
+    with draft.open("wb") as file:
+        for piece in pieces:
+            file.write(piece.encode("utf-8"))
     os.replace(draft, path)
     return path
 
