@@ -364,43 +364,29 @@ bool Lexer::token(std::vector<Token>& out) {
             }
             default: break;
         }
-        if (name_start(c)) {
+        if (name_start(c) || c == '"' || c == '\'') {
             std::uint8_t prefix = 0;
+            std::size_t opening = 0;  // length of prefix and quote
             switch (c) {
-                case 'r': case 'R': case 'b': case 'B': case 'f': case 'F': case 'u': case 'U': {
-                    const std::size_t length = string_start(at_, prefix);
-                    if (!length) break;
-                    at_ += length - 1;
-                    goto string;
-                }
+                case '"': case '\'': case 'r': case 'R': case 'b': case 'B': case 'f': case 'F': case 'u': case 'U':
+                    opening = string_start(at_, prefix);
+                    break;
                 default: break;
+            }
+            if (opening) {
+                const std::size_t end = string_end(at_ + opening - 1, prefix, limit_);
+                if (end == npos) {
+                    while (at_ < limit_ && !at_newline(at_)) ++at_;
+                    push(out, Tok::error, start, at_);
+                } else {
+                    at_ = end;
+                    push(out, Tok::string, start, at_, prefix);
+                }
+                return true;
             }
             while (++at_ < limit_ && name_part(source_[at_])) {
             }
             push(out, keyword_or_name(source_.substr(start, at_ - start)), start, at_);
-            return true;
-        string:
-            const std::size_t end = string_end(at_, prefix, limit_);
-            if (end == npos) {
-                while (at_ < limit_ && !at_newline(at_)) ++at_;
-                push(out, Tok::error, start, at_);
-            } else {
-                at_ = end;
-                push(out, Tok::string, start, at_, prefix);
-            }
-            return true;
-        }
-        if (c == '"' || c == '\'') {
-            std::uint8_t prefix = 0;
-            string_start(at_, prefix);
-            const std::size_t end = string_end(at_, prefix, limit_);
-            if (end == npos) {
-                while (at_ < limit_ && !at_newline(at_)) ++at_;
-                push(out, Tok::error, start, at_);
-            } else {
-                at_ = end;
-                push(out, Tok::string, start, at_, prefix);
-            }
             return true;
         }
         if (digit(c) || (c == '.' && at_ + 1 < limit_ && digit(source_[at_ + 1]))) {
