@@ -1,5 +1,5 @@
 // NgramIndex: one call a block, the GIL released around all of it.
-#include <atomic>
+#include <algorithm>
 
 #include "bindings/documents.h"
 #include "bindings/native.h"

@@ -68,7 +68,6 @@ void Scanner::scan_document(const DocumentWords& d, const DocumentRow& row, Scan
     ++out.documents;
     out.words += d.words->count;
     find_hits(d);
-    // Fewer than kFloorWords words cannot make a match; two hits at least are needed when one n-gram is shorter.
     if (hits_.empty()) return;
     const std::size_t before = out.matches.size();
     for (std::size_t part = 0; part < index_.parts();) {

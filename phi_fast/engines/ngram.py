@@ -252,7 +252,8 @@ class NgramIndex:
         """
         cutoff = max(COMMON_AT_LEAST, documents * COMMON_SHARE)
         common = (counts > cutoff).astype(np.uint8)
-        if common.any():
+        if common.any() or (self._native.flags & COMMON).any():
+            # Also where an earlier sample had some and this one has none: what was learnt last holds.
             self._native.set_common(common)
             self._parts = None
         return int(common.sum())

@@ -345,3 +345,15 @@ def test_pickled_and_hashed(index: NgramIndex, wanted: Found) -> None:
     data = pickle.dumps(index)
     assert pickle.dumps(index_of(ITEMS)) == data
     assert scan(pickle.loads(data)) == wanted
+
+
+def test_what_was_learnt_last_holds() -> None:
+    index = index_of(ITEMS)
+    counts = index.new_counts()
+    counts[: len(counts) // 2] = 100
+    before = index.sha256
+    assert index.learn_common(counts, 1000) > 0
+    assert index.sha256 != before
+    assert index.learn_common(index.new_counts(), 1000) == 0
+    assert sum(part.set_aside["common"] for part in index.parts) == 0
+    assert index.sha256 == before
