@@ -9,6 +9,7 @@ Names are imported when they are first used, so ``import phi_fast`` costs next t
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -33,6 +34,11 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module("phi_fast.suites").load_suite
     if name in ("decontaminate", "errors"):
         return importlib.import_module(f"phi_fast.{name}")  # the package is callable: see its __init__
+    if name == "_native" and importlib.util.find_spec("phi_fast._native") is None:
+        raise ImportError(
+            f"phi_fast in {__path__[0]} has no compiled engines: this is its source, not what was installed. "
+            "Run Python from another folder, or install the source in place with: pip install -e ."
+        )
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -87,3 +88,12 @@ def test_the_readme_has_the_blocks_that_ci_runs() -> None:
         block = re.search(rf"<!-- {name} -->\n```\w*\n(.*?)```", text, re.DOTALL)
         assert block, f"README.md: no block marked {name}"
         assert needed in block[1]
+
+
+def test_the_source_without_its_engines_says_so(tmp_path: Path) -> None:
+    """Python run inside a checkout finds the source before the installed package: the error says what to do."""
+    shutil.copytree(ROOT / "phi_fast", tmp_path / "phi_fast", ignore=shutil.ignore_patterns("*.so", "kernels"))
+    code = "from phi_fast import _native"  # without site-packages (-S), where an editable install would lend its own
+    done = subprocess.run([sys.executable, "-S", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "has no compiled engines" in done.stderr and "pip install -e ." in done.stderr
