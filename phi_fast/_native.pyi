@@ -28,6 +28,8 @@ class ScanResult:
     @property
     def matches(self) -> NDArray[Any]: ...
     @property
+    def tree_matches(self) -> NDArray[Any]: ...
+    @property
     def docs(self) -> NDArray[Any]: ...
     @property
     def rejected(self) -> list[tuple[int, int, int, str]]: ...
@@ -56,14 +58,44 @@ class NgramIndex:
     def part_text(self, part: int) -> bytes: ...
     def set_common(self, common: NDArray[np.uint8]) -> None: ...
     def scan_jsonl(
-        self, lines: Buffer, text_key: str, id_key: str | None, counts: NDArray[np.uint32] | None
+        self,
+        lines: Buffer,
+        text_key: str,
+        id_key: str | None,
+        counts: NDArray[np.uint32] | None,
+        trees: TreeIndex | None = None,
+        every: bool = False,
     ) -> ScanResult: ...
     def scan_utf8(
-        self, documents: Sequence[bytes | str | None], threads: int, counts: NDArray[np.uint32] | None
+        self,
+        documents: Sequence[bytes | str | None],
+        threads: int,
+        counts: NDArray[np.uint32] | None,
+        trees: TreeIndex | None = None,
+        every: bool = False,
     ) -> ScanResult: ...
-    def scan_arrow(self, array: Any, threads: int, counts: NDArray[np.uint32] | None) -> ScanResult: ...
+    def scan_arrow(
+        self,
+        array: Any,
+        threads: int,
+        counts: NDArray[np.uint32] | None,
+        trees: TreeIndex | None = None,
+        every: bool = False,
+    ) -> ScanResult: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...
     def __release_buffer__(self, buffer: memoryview, /) -> None: ...
+
+MIN_NODES: int
+MIN_ALPHA_NODES: int
+FLOOR_TAU: float
+
+class TreeIndex:
+    @staticmethod
+    def build(
+        questions: Sequence[bytes], solutions: Sequence[bytes], parts: NDArray[np.uint32]
+    ) -> tuple[TreeIndex, NDArray[np.uint32]]: ...
+    @property
+    def trees(self) -> int: ...
 
 NODE_TYPES: tuple[str, ...]
 

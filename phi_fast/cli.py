@@ -74,12 +74,17 @@ def decontaminate(
     strict: Annotated[
         bool, typer.Option("--strict", rich_help_panel=opt.CORPUS, help="Stop at the first row that is no document.")
     ] = False,
+    channels: opt.Channels = None,
     preset: opt.Preset = None,
     mode: opt.Mode = None,
     n: opt.Ns = None,
     coverage: opt.Coverage = None,
     run: opt.RunWords = None,
     words: opt.Words = None,
+    tau: opt.Tau = None,
+    alpha: opt.Alpha = None,
+    distance: opt.Distance = None,
+    both: opt.Both = None,
     part: opt.Parts = None,
     weight: opt.Weights = None,
     allow: opt.Allow = None,
@@ -121,8 +126,9 @@ def decontaminate(
     before = _stamp(output)
     done = decontaminate(
         corpus, [*(against or []), *(suite or [])], output, preset=preset or "default", mode=_mode(mode), n=n,
-        coverage=coverage, run=run, words=words, parts=part, weights=weights_of(weight), allow=allow or (),
-        window=window, min_piece=min_piece, max_pieces=max_pieces,
+        coverage=coverage, run=run, words=words, tau=tau, alpha=alpha, distance=distance, both=both, parts=part,
+        weights=weights_of(weight), allow=allow or (), channels=channels, window=window, min_piece=min_piece,
+        max_pieces=max_pieces,
         fields={"question": question, "solution": solution, "tests": tests, "id": id_field},
         text=text, id=id, pattern=pattern, threads=threads, strict=strict, overwrite=overwrite,
         progress=functools.partial(Progress, quiet=quiet),
@@ -145,6 +151,10 @@ def decide(
     coverage: opt.Coverage = None,
     run: opt.RunWords = None,
     words: opt.Words = None,
+    tau: opt.Tau = None,
+    alpha: opt.Alpha = None,
+    distance: opt.Distance = None,
+    both: opt.Both = None,
     part: opt.Parts = None,
     weight: opt.Weights = None,
     allow: opt.Allow = None,
@@ -169,8 +179,9 @@ def decide(
     from phi_fast.decontaminate.terminal import print_summary
 
     done = redecide(
-        run_folder, preset=preset, mode=_mode(mode), n=n, coverage=coverage, run_words=run, words=words, parts=part,
-        weights=weights_of(weight), allow=allow or (), window=window, min_piece=min_piece, max_pieces=max_pieces,
+        run_folder, preset=preset, mode=_mode(mode), n=n, coverage=coverage, run_words=run, words=words, tau=tau,
+        alpha=alpha, distance=distance, both=both, parts=part, weights=weights_of(weight), allow=allow or (),
+        window=window, min_piece=min_piece, max_pieces=max_pieces,
         write=write, threads=threads,
     )  # fmt: skip
     if quiet:

@@ -50,6 +50,18 @@ Coverage = Annotated[
 ]
 RunWords = Annotated[int | None, option("--run", panel=RULE, help="Or: least words shared in a row, 13 or more.")]
 Words = Annotated[int | None, option("--words", panel=RULE, help="Least words of a part matched, 8 or more.")]
+Channels = Annotated[
+    list[str] | None,
+    option("--channels", metavar="LIST", panel=RULE, help="Of ngram, syntax, embedding. [ngram,syntax]"),
+]
+Tau = Annotated[
+    float | None, option("--tau", panel=RULE, help="Least match rate of functions by syntax node types, 0.8 to 1.")
+]
+Alpha = Annotated[
+    float | None, option("--alpha", panel=RULE, help="Least match rate of functions but for their names, 0.8 to 1.")
+]
+Distance = Annotated[float | None, option("--distance", panel=RULE, help="Largest distance of embeddings, to 0.8.")]
+Both = Annotated[bool | None, option("--both/--either", panel=RULE, help="phi-1's rule: the distance first, then tau.")]
 Parts = Annotated[
     list[str] | None, option("--part", panel=RULE, help="Look at this part alone: question, solution, tests; repeat.")
 ]

@@ -117,9 +117,9 @@ def condemned(run: Run) -> dict[str, set[str]]:
 def parts_testable(run: Run) -> dict[str, set[str]]:
     """Give for each item its testable parts."""
     parts: dict[str, set[str]] = {}
-    for part in run.index().parts:
+    for part in run.parts():
         parts.setdefault(part.item, set())
-        if part.testable:
+        if part.findable:
             parts[part.item].add(part.part)
     return parts
 

@@ -15,6 +15,7 @@ PYBIND11_MODULE(_native, m) {
         }
     });
     phi_fast::bindings::bind_text(m);
+    phi_fast::bindings::bind_trees(m);  // before the n-gram index, whose scans take a TreeIndex
     phi_fast::bindings::bind_ngram(m);
     phi_fast::bindings::bind_syntax(m);
 }

@@ -41,5 +41,6 @@ py::array_t<T> to_numpy(std::vector<T>&& values) {
 void bind_text(py::module_& m);
 void bind_ngram(py::module_& m);
 void bind_syntax(py::module_& m);
+void bind_trees(py::module_& m);
 
 }  // namespace phi_fast::bindings

@@ -3,6 +3,7 @@
 
 #include "bindings/documents.h"
 #include "bindings/native.h"
+#include "bindings/trees.h"
 #include "ngram/index.h"
 #include "ngram/scan.h"
 #include "parallel.h"
@@ -13,13 +14,19 @@ namespace {
 struct ScanResult {
     std::uint64_t rows = 0, documents = 0, text_bytes = 0, words = 0;
     py::array_t<Match> matches;
+    py::array_t<TreeRow> tree_matches;
     py::array_t<DocumentRow> docs;
     py::list rejected;
 };
 
-ScanResult to_python(ScanOutput&& out) {
+// What both engines find in the same documents.
+struct Found : ScanOutput {
+    std::vector<TreeRow> tree_matches;
+};
+
+ScanResult to_python(Found&& out) {
     ScanResult r{out.rows, out.documents, out.text_bytes, out.words, to_numpy(std::move(out.matches)),
-                 to_numpy(std::move(out.docs)), py::list()};
+                 to_numpy(std::move(out.tree_matches)), to_numpy(std::move(out.docs)), py::list()};
     for (const Rejected& bad : out.rejected) r.rejected.append(py::make_tuple(bad.row, bad.offset, bad.length, bad.reason));
     return r;
 }
@@ -89,23 +96,24 @@ public:
     }
 
     ScanResult scan_jsonl(const py::object& lines, const std::string& text_key, const std::optional<std::string>& id_key,
-                          const Counts& counts) const {
+                          const Counts& counts, const TreeIndex* trees, bool every) const {
         const Bytes block(lines);
         std::uint32_t* learn = counts_data(counts);
-        ScanOutput out;
+        Found out;
         {
             py::gil_scoped_release release;
             const LineReader reader(text_key, id_key.value_or(""));
-            Scanner(index_, learn).jsonl(reader, block.data(), block.size(), out);
+            Scanner(index_, learn, tree_onlooker(trees, out.tree_matches), every).jsonl(reader, block.data(), block.size(), out);
         }
         return to_python(std::move(out));
     }
 
-    ScanResult scan_utf8(const py::sequence& documents, unsigned threads, const Counts& counts) const {
-        return scan_all(documents_from_sequence(documents), threads, counts);
+    ScanResult scan_utf8(const py::sequence& documents, unsigned threads, const Counts& counts, const TreeIndex* trees,
+                         bool every) const {
+        return scan_all(documents_from_sequence(documents), threads, counts, trees, every);
     }
-    ScanResult scan_arrow(const py::object& array, unsigned threads, const Counts& counts) const {
-        return scan_all(documents_from_arrow(array), threads, counts);
+    ScanResult scan_arrow(const py::object& array, unsigned threads, const Counts& counts, const TreeIndex* trees, bool every) const {
+        return scan_all(documents_from_arrow(array), threads, counts, trees, every);
     }
 
     const Index& index() const { return index_; }
@@ -119,8 +127,9 @@ private:
         return array.mutable_data();
     }
 
-    void scan_range(const Documents& d, std::size_t from, std::size_t to, std::uint32_t* learn, ScanOutput& out) const {
-        Scanner scanner(index_, learn);
+    void scan_range(const Documents& d, std::size_t from, std::size_t to, std::uint32_t* learn, const TreeIndex* trees, bool every,
+                    Found& out) const {
+        Scanner scanner(index_, learn, tree_onlooker(trees, out.tree_matches), every);
         d.each(
             from, to,
             [&](std::size_t, std::string_view text) {
@@ -129,15 +138,15 @@ private:
             [&](std::size_t, const std::string& reason) { scanner.reject(reason, out); });
     }
 
-    ScanResult scan_all(const Documents& d, unsigned threads, const Counts& counts) const {
+    ScanResult scan_all(const Documents& d, unsigned threads, const Counts& counts, const TreeIndex* trees, bool every) const {
         std::uint32_t* learn = counts_data(counts);
-        std::vector<ScanOutput> outs;
+        std::vector<Found> outs;
         bool interrupted = false;
         {
             py::gil_scoped_release release;
             if (threads <= 1 && d.bytes() < kUninterrupted) {
                 outs.resize(1);
-                scan_range(d, 0, d.texts.size(), learn, outs[0]);
+                scan_range(d, 0, d.texts.size(), learn, trees, every, outs[0]);
             } else {
                 constexpr std::size_t kStep = 64;  // documents a work item
                 const std::size_t items = (d.texts.size() + kStep - 1) / kStep;
@@ -145,7 +154,7 @@ private:
                 parallel_for(
                     items, std::max(threads, 1u),
                     [&](std::size_t i, unsigned) {
-                        scan_range(d, i * kStep, std::min(d.texts.size(), (i + 1) * kStep), learn, outs[i]);
+                        scan_range(d, i * kStep, std::min(d.texts.size(), (i + 1) * kStep), learn, trees, every, outs[i]);
                     },
                     [&] {
                         py::gil_scoped_acquire acquire;
@@ -155,11 +164,15 @@ private:
             }
         }
         if (interrupted) throw py::error_already_set();
-        ScanOutput all;
-        for (ScanOutput& o : outs) {
+        Found all;
+        for (Found& o : outs) {
             for (Match m : o.matches) {
                 m.doc += static_cast<std::uint32_t>(all.docs.size());
                 all.matches.push_back(m);
+            }
+            for (TreeRow m : o.tree_matches) {
+                m.doc += static_cast<std::uint32_t>(all.docs.size());
+                all.tree_matches.push_back(m);
             }
             for (DocumentRow r : o.docs) {
                 r.row += static_cast<std::uint32_t>(all.rows);
@@ -196,6 +209,7 @@ void bind_ngram(py::module_& m) {
         .def_readonly("text_bytes", &ScanResult::text_bytes)
         .def_readonly("words", &ScanResult::words)
         .def_readonly("matches", &ScanResult::matches)
+        .def_readonly("tree_matches", &ScanResult::tree_matches)
         .def_readonly("docs", &ScanResult::docs)
         .def_readonly("rejected", &ScanResult::rejected);
 
@@ -218,9 +232,12 @@ void bind_ngram(py::module_& m) {
         .def_property_readonly("flags", &NgramIndex::flags)
         .def("part_text", &NgramIndex::part_text, py::arg("part"))
         .def("set_common", &NgramIndex::set_common, py::arg("common"))
-        .def("scan_jsonl", &NgramIndex::scan_jsonl, py::arg("lines"), py::arg("text_key"), py::arg("id_key"), py::arg("counts").noconvert())
-        .def("scan_utf8", &NgramIndex::scan_utf8, py::arg("documents"), py::arg("threads"), py::arg("counts").noconvert())
-        .def("scan_arrow", &NgramIndex::scan_arrow, py::arg("array"), py::arg("threads"), py::arg("counts").noconvert());
+        .def("scan_jsonl", &NgramIndex::scan_jsonl, py::arg("lines"), py::arg("text_key"), py::arg("id_key"), py::arg("counts").noconvert(),
+             py::arg("trees") = py::none(), py::arg("every") = false)
+        .def("scan_utf8", &NgramIndex::scan_utf8, py::arg("documents"), py::arg("threads"), py::arg("counts").noconvert(), py::arg("trees") = py::none(),
+             py::arg("every") = false)
+        .def("scan_arrow", &NgramIndex::scan_arrow, py::arg("array"), py::arg("threads"), py::arg("counts").noconvert(), py::arg("trees") = py::none(),
+             py::arg("every") = false);
 }
 
 }  // namespace phi_fast::bindings

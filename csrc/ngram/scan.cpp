@@ -1,6 +1,7 @@
 #include "ngram/scan.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace phi_fast {
 namespace {
@@ -10,8 +11,8 @@ constexpr std::size_t kLongDocument = 1 << 20;  // words; scratch of longer docu
 
 }  // namespace
 
-Scanner::Scanner(const Index& index, std::uint32_t* counts)
-    : index_(index), counts_(counts), s_(index.seed_words()), filter_(index.prefilter()) {
+Scanner::Scanner(const Index& index, std::uint32_t* counts, Onlooker onlooker, bool every)
+    : index_(index), counts_(counts), onlooker_(std::move(onlooker)), every_(every), s_(index.seed_words()), filter_(index.prefilter()) {
     hashes_.resize(kTile + kMaxN + 8);
     keys_.resize(kTile + 8);
     scratch_.resize(2 * (kTile + kMaxN) + 32);
@@ -64,20 +65,26 @@ std::size_t Scanner::find_seeds(std::size_t from_part) {
     return to_part;
 }
 
-void Scanner::scan_document(const DocumentWords& d, const DocumentRow& row, ScanOutput& out) {
-    ++out.documents;
-    out.words += d.words->count;
+bool Scanner::find_matches(const DocumentWords& d, ScanOutput& out) {
     find_hits(d);
-    if (hits_.empty()) return;
+    if (hits_.empty()) return false;
     const std::size_t before = out.matches.size();
     for (std::size_t part = 0; part < index_.parts();) {
         part = find_seeds(part);
         matcher_.match(index_, d, seeds_, counts_, out.matches);
     }
-    if (out.matches.size() == before) return;
+    if (out.matches.size() == before) return false;
     finish_matches(index_, d, out.matches, before);
     for (std::size_t k = before; k < out.matches.size(); ++k) out.matches[k].doc = static_cast<std::uint32_t>(out.docs.size());
-    out.docs.push_back(row);
+    return true;
+}
+
+void Scanner::scan_document(const DocumentWords& d, std::string_view text, const DocumentRow& row, ScanOutput& out) {
+    ++out.documents;
+    out.words += d.words->count;
+    bool matched = find_matches(d, out);
+    if (onlooker_) matched |= onlooker_(text, static_cast<std::uint32_t>(out.docs.size()));
+    if (matched || every_) out.docs.push_back(row);
 }
 
 void Scanner::plain(const std::uint8_t* text, std::size_t size, ScanOutput& out) {
@@ -89,7 +96,7 @@ void Scanner::plain(const std::uint8_t* text, std::size_t size, ScanOutput& out)
         d.words = &words_;
     }
     out.text_bytes += size;
-    scan_document(d, {static_cast<std::uint32_t>(out.rows), 0, 0, 0, -1, -1}, out);
+    scan_document(d, {reinterpret_cast<const char*>(text), size}, {static_cast<std::uint32_t>(out.rows), 0, 0, 0, -1, -1}, out);
     ++out.rows;
     if (d.words->count > kLongDocument) {
         runs_.release();
@@ -115,6 +122,7 @@ void Scanner::jsonl(const LineReader& reader, const std::uint8_t* block, std::si
             const std::size_t text_size = line_.text_stop - line_.text_start;
             DocumentWords d{text, static_cast<std::size_t>(end - text), &line_.runs, line_.text_non_ascii, true};
             std::size_t bytes = text_size - line_.text_escapes;
+            std::string_view plain(reinterpret_cast<const char*>(text), text_size);
             if (line_.text_has_unicode_escape) {
                 unescaped_.clear();
                 if (!unescape(text, text_size, unescaped_)) {
@@ -123,7 +131,12 @@ void Scanner::jsonl(const LineReader& reader, const std::uint8_t* block, std::si
                     text = reinterpret_cast<const std::uint8_t*>(unescaped_.data());
                     bytes = unescaped_.size();
                     d = {text, bytes, &runs_, kernels().plain_runs(text, bytes, runs_).non_ascii, false};
+                    plain = unescaped_;
                 }
+            } else if (onlooker_ && line_.text_escapes) {
+                unescaped_.clear();
+                unescape(text, text_size, unescaped_);
+                plain = unescaped_;
             }
             if (line_.error.empty() && d.non_ascii) {
                 refine(d.text, *d.words, words_);  // valid: the line has been checked
@@ -132,8 +145,8 @@ void Scanner::jsonl(const LineReader& reader, const std::uint8_t* block, std::si
             if (line_.error.empty()) {
                 out.text_bytes += bytes;
                 const auto id = [&](std::ptrdiff_t at) { return at < 0 ? -1 : static_cast<std::int64_t>(offset) + at; };
-                scan_document(d, {static_cast<std::uint32_t>(out.rows), 0, offset, line_.size, id(line_.id_start), id(line_.id_stop)},
-                              out);
+                const DocumentRow row{static_cast<std::uint32_t>(out.rows), 0, offset, line_.size, id(line_.id_start), id(line_.id_stop)};
+                scan_document(d, plain, row, out);
                 if (d.words->count > kLongDocument) {
                     line_.runs.release();
                     runs_.release();

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -34,10 +35,15 @@ struct ScanOutput {
     std::vector<Rejected> rejected;
 };
 
+// Looks at a document's text in another way: is given the text and its place in ScanOutput::docs should it match, and says
+// whether it does.
+using Onlooker = std::function<bool(std::string_view text, std::uint32_t doc)>;
+
 class Scanner {
 public:
     // `counts`, if not null, has one value a word of the index and learns document frequencies (see count_common).
-    Scanner(const Index& index, std::uint32_t* counts);
+    // `onlooker`, if there is one, sees every document. `every`: documents without a match stand in ScanOutput::docs too.
+    Scanner(const Index& index, std::uint32_t* counts, Onlooker onlooker = {}, bool every = false);
 
     // Whole lines; the last may lack its newline.
     void jsonl(const LineReader& reader, const std::uint8_t* block, std::size_t size, ScanOutput& out);
@@ -54,10 +60,13 @@ private:
 
     void find_hits(const DocumentWords& document);
     std::size_t find_seeds(std::size_t from_part);
-    void scan_document(const DocumentWords& document, const DocumentRow& row, ScanOutput& out);
+    bool find_matches(const DocumentWords& document, ScanOutput& out);
+    void scan_document(const DocumentWords& document, std::string_view text, const DocumentRow& row, ScanOutput& out);
 
     const Index& index_;
     std::uint32_t* counts_;
+    Onlooker onlooker_;
+    bool every_;
     unsigned s_;
     Prefilter filter_;
     JsonLine line_;

@@ -26,6 +26,10 @@ def redecide(
     coverage: float | None = None,
     run_words: int | None = None,
     words: int | None = None,
+    tau: float | None = None,
+    alpha: float | None = None,
+    distance: float | None = None,
+    both: bool | None = None,
     parts: Sequence[str] | None = None,
     weights: Mapping[str, float] | None = None,
     allow: Sequence[str] = (),
@@ -43,7 +47,8 @@ def redecide(
         A finished run or its folder.
     preset
         Begin with this preset's rule instead of the run's own.
-    mode, n, coverage, run_words, words, parts, weights, allow, window, min_piece, max_pieces
+    mode, n, coverage, run_words, words, tau, alpha, distance, both
+    parts, weights, allow, window, min_piece, max_pieces
         Changes to the rule; see :class:`~phi_fast.decontaminate.policy.Policy` (``run_words`` is its ``run``).
     write
         Write clean/ and removed.jsonl anew; else they follow the policy they were written with
@@ -68,7 +73,8 @@ def redecide(
         raise RunError(f"{old.path}: the run is not finished; give its command again first")
     policy = _policy(
         old, preset, allow,
-        {"mode": mode, "n": n, "coverage": coverage, "run": run_words, "words": words, "parts": parts,
+        {"mode": mode, "n": n, "coverage": coverage, "run": run_words, "words": words, "tau": tau,
+         "alpha": alpha, "distance": distance, "both": both, "parts": parts,
          "weights": weights, "window": window, "min_piece": min_piece, "max_pieces": max_pieces},
     )  # fmt: skip
     with disk_errors(old.path):
@@ -88,7 +94,20 @@ def _policy(old: Run, preset: str | None, allow: Sequence[str], changes: Mapping
             f"n {policy.n}: {old.path} was scanned with n {' and '.join(map(str, scanned))}. "
             f"Scan again with phi-fast decontaminate --n {policy.n}."
         )
+    scanned_with = old.record["settings"]["channels"]
+    absent = [name for name in policy.channels if name not in scanned_with]
+    asked = {name for name, keys in _ASKS.items() if any(changes.get(key) is not None for key in keys)}
+    if asked & set(absent) or not set(policy.channels) & set(scanned_with) or (policy.both and absent):
+        raise InputError(
+            f"{old.path} was scanned with the channels {', '.join(scanned_with)}, and this rule needs "
+            f"{', '.join(sorted(absent))}. Scan again: phi-fast decontaminate --channels "
+            f"{','.join([*scanned_with, *sorted(absent)])}."
+        )
     return policy
+
+
+# What a change of the rule asks a channel for.
+_ASKS = {"ngram": ("coverage", "run", "words", "n"), "syntax": ("tau", "alpha"), "embedding": ("distance",)}
 
 
 def _apply(old: Run, policy: Policy, write: bool, threads: int | None) -> Run:

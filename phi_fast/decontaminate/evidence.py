@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from phi_fast.corpus import Source
+from phi_fast.decontaminate.channels import CHANNELS, EMBEDDING, FORMS, NGRAM, SYNTAX
 from phi_fast.decontaminate.journal import Journal
 from phi_fast.decontaminate.outcome import FOUND, Bad, matched_ids, rejected
 from phi_fast.decontaminate.record import EVIDENCE, REJECTED
@@ -28,8 +29,16 @@ EVIDENCE_SCHEMA = pa.schema(
         ("suite", pa.string()), ("item", pa.string()), ("part", pa.string()), ("n", pa.int32()),
         ("doc_start", pa.int64()), ("doc_end", pa.int64()), ("item_start", pa.int64()), ("item_end", pa.int64()),
         ("run", pa.int64()), ("coverage", pa.float32()), ("score", pa.float32()), ("words", pa.int64()),
+        ("form", pa.string()), ("nodes", pa.int32()), ("item_nodes", pa.int32()), ("tau", pa.float32()),
+        ("alpha", pa.float32()), ("distance", pa.float32()),
     ]
 )  # fmt: skip
+# Columns that not every channel has a value for: null where the channel has none.
+_OF_CHANNEL = {
+    **dict.fromkeys(("n", "run", "coverage", "words"), (NGRAM,)),
+    **dict.fromkeys(("form", "nodes", "item_nodes", "tau", "alpha"), (SYNTAX,)),
+    "distance": (SYNTAX, EMBEDDING),
+}
 COUNTS = ("rows", "documents", "text_bytes", "matches", "matched_documents", "rejected")
 
 
@@ -116,16 +125,28 @@ class _Matches:
             "id": pa.array(self._ids, pa.string()).take(pa.array(document)),
             "file": self._files.take(pa.array(np.array(self._file)[document])),
             "row": np.array(self._rows)[document],
-            "channel": pa.repeat(pa.scalar("ngram"), len(matches)),
+            "channel": pa.array(CHANNELS).take(pa.array(matches["channel"])),
         }
         columns |= {name: names.take(part) for name, names in self._names.items()}
         for field in EVIDENCE_SCHEMA:
             if field.name not in columns:
-                columns[field.name] = np.ascontiguousarray(matches[field.name]).astype(field.type.to_pandas_dtype())
+                columns[field.name] = _column(matches, field)
         self._table.write([pa.array(columns[field.name], field.type) for field in EVIDENCE_SCHEMA])
         for one in (self._matches, self._document, self._ids, self._rows, self._file):
             one.clear()
         self._count = 0
+
+
+def _column(matches: npt.NDArray[np.void], field: pa.Field) -> pa.Array:
+    values = np.ascontiguousarray(matches[field.name])
+    null = None
+    if field.name in _OF_CHANNEL:
+        null = ~np.isin(matches["channel"], _OF_CHANNEL[field.name])
+        if values.dtype.kind == "f":
+            null |= np.isnan(values)
+    if field.name == "form":
+        return pa.array(FORMS).take(pa.array(values, mask=null))
+    return pa.array(values.astype(field.type.to_pandas_dtype()), field.type, mask=null)
 
 
 def _rejected_line(file: str, base: int, bad: Bad) -> bytes:

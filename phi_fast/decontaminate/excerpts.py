@@ -15,17 +15,17 @@ from phi_fast.decontaminate.journal import Journal
 from phi_fast.decontaminate.kept import Origin, with_kept
 from phi_fast.decontaminate.policy import Policy
 from phi_fast.decontaminate.record import EVIDENCE, EXCERPTS
-from phi_fast.decontaminate.tables import TableFile
-from phi_fast.decontaminate.verdicts import condemns
+from phi_fast.decontaminate.tables import TableFile, numbers, strength
+from phi_fast.decontaminate.verdicts import DECIDING, condemns
 
 if TYPE_CHECKING:
     from phi_fast.engines.ngram import PartInfo
 
-MATCHES = 10_000  # the ones that condemn first, then by coverage and run
+MATCHES = 10_000  # the ones that condemn first, then by strength and run
 AROUND = 1_000  # characters on either side
 LONGEST = 20_000  # characters of an excerpt
 _SCHEMA = pa.schema([("file", pa.string()), ("row", pa.int64()), ("start", pa.int64()), ("text", pa.string())])
-_READ = ["file", "row", "suite", "item", "part", "n", "doc_start", "doc_end", "run", "coverage", "words"]
+_READ = ["file", "row", "doc_start", "doc_end", "score", *DECIDING]
 
 
 def write_excerpts(
@@ -46,8 +46,10 @@ def _best(evidence: Path, policy: Policy, parts: Sequence[PartInfo]) -> Iterator
     kept: pa.Table | None = None
     with pq.ParquetFile(evidence) as file:
         for batch in file.iter_batches(batch_size=1 << 16, columns=_READ):
-            table = pa.Table.from_batches([batch]).append_column("condemns", pa.array(condemns(policy, batch, parts)))
-            table = table.select(["file", "row", "doc_start", "doc_end", "run", "coverage", "condemns"])
+            table = pa.Table.from_batches([batch]).select(["file", "row", "doc_start", "doc_end"])
+            guilty, run = condemns(policy, batch, parts), numbers(batch, "run")
+            for name, values in {"condemns": guilty, "strength": strength(batch), "run": run}.items():
+                table = table.append_column(name, pa.array(values))
             kept = _first(table if kept is None else pa.concat_tables([kept, table]))
     if kept is not None:
         names = ("file", "row", "doc_start", "doc_end")
@@ -58,7 +60,7 @@ def _first(table: pa.Table) -> pa.Table:
     """Keep the first matches by rank, in the order they stand in (so equals go by evidence order)."""
     if table.num_rows <= MATCHES:
         return table
-    keys = [-table.column(name).to_numpy().astype(np.float64) for name in ("run", "coverage", "condemns")]
+    keys = [-table.column(name).to_numpy().astype(np.float64) for name in ("run", "strength", "condemns")]
     best = np.sort(np.lexsort(keys)[:MATCHES])
     return table.take(pa.array(best)).combine_chunks()
 

@@ -13,18 +13,13 @@ import numpy.typing as npt
 import zstandard
 
 from phi_fast.corpus import Batch, Column, Lines, Source
+from phi_fast.decontaminate.channels import MATCH
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from phi_fast._native import ScanResult
+    from phi_fast.decontaminate.channels import Found
 
-MATCH = np.dtype(
-    [
-        ("doc", "<u4"), ("part", "<u4"), ("n", "<u2"), ("run", "<u4"), ("words", "<u4"), ("doc_start", "<u4"),
-        ("doc_end", "<u4"), ("item_start", "<u4"), ("item_end", "<u4"), ("coverage", "<f4"), ("score", "<f4"),
-    ]
-)  # fmt: skip
 # The parts of a unit's record, by position.
 MATCHES, ROWS, IDS, PLACES, LENGTHS, RAW, BAD, BAD_LENGTHS, BAD_RAW = range(9)
 FOUND = (MATCHES, ROWS, IDS, BAD, BAD_LENGTHS, BAD_RAW)  # what the tables need
@@ -47,7 +42,7 @@ class Bad:
     raw: bytes | None
 
 
-def pack(batch: Batch, result: ScanResult, source: Source) -> tuple[dict[str, int], list[bytes]]:
+def pack(batch: Batch, result: Found, source: Source) -> tuple[dict[str, int], list[bytes]]:
     """Turn a scan's result into counts and bytes; only ids of matched documents become Python objects."""
     docs, rejected = result.docs, result.rejected
     rows = docs["row"]
@@ -95,7 +90,7 @@ def pack(batch: Batch, result: ScanResult, source: Source) -> tuple[dict[str, in
         "matches": len(result.matches), "matched_documents": len(docs), "rejected": len(bad),
     }  # fmt: skip
     parts = [
-        result.matches.astype(MATCH, copy=False).tobytes(), rows.tobytes(), _json(ids), places, _lengths(raw),
+        result.matches.tobytes(), rows.tobytes(), _json(ids), places, _lengths(raw),
         _packed(raw), _json(bad), _lengths(bad_raw), _packed(bad_raw),
     ]  # fmt: skip
     return counts, parts

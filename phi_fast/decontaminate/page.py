@@ -168,7 +168,7 @@ def _selects(summary: Summary) -> list[dict[str, Any]]:
     suites = {summary.parts[match.part].suite for match in listed}
     parts = {summary.parts[match.part].part for match in listed}
     verdicts = {document.verdict for document in summary.documents}
-    lengths = sorted({match.n for match in listed}, reverse=True)
+    lengths = sorted({match.n for match in listed if match.n is not None}, reverse=True)
     return [
         _select("suite", "Suite", "any suite", [(s.name, s.name) for s in summary.suites if s.name in suites]),
         _select("part", "Part", "any part", [(part, part) for part in PART_NAMES if part in parts]),
@@ -268,7 +268,7 @@ def _payload(summary: Summary) -> str:
         "is": [match.item_start for match in listed],
         "ie": [match.item_end for match in listed],
         "run": [match.run for match in listed],
-        "cover": [round(match.coverage, 4) for match in listed],
+        "cover": [round(match.coverage or 0.0, 4) for match in listed],
         "score": [match.score for match in listed],
         "condemns": [int(match.condemns) for match in listed],
         "excerpt": excerpt_of,

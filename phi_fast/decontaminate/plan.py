@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from phi_fast.corpus import UNIT_BYTES, Source, discover
+from phi_fast.decontaminate.channels import MOST_ITEMS_BY_DEFAULT, chosen_channels
 from phi_fast.decontaminate.policy import Policy
 from phi_fast.errors import InputError
 from phi_fast.suites import Item, Part, Suite, load_suite, load_suites
@@ -31,6 +32,7 @@ class Plan:
     pattern: str | None
     n: tuple[int, ...]
     policy: Policy
+    channels: tuple[str, ...]
     unit_bytes: int
     suites: tuple[Suite, ...]
     sources: tuple[Source, ...]
@@ -40,8 +42,8 @@ class Plan:
         """Give the settings as they stand in run.json."""
         return {
             "corpus": list(self.corpus), "against": list(self.against), "fields": dict(self.fields), "text": self.text,
-            "id": self.id, "pattern": self.pattern, "n": list(self.n), "unit_bytes": self.unit_bytes,
-            "policy": self.policy.as_dict(),
+            "id": self.id, "pattern": self.pattern, "n": list(self.n), "channels": list(self.channels),
+            "unit_bytes": self.unit_bytes, "policy": self.policy.as_dict(),
         }  # fmt: skip
 
     def inputs(self) -> list[dict[str, Any]]:
@@ -70,6 +72,7 @@ def make_plan(
     text: str | None = None,
     id: str | None = None,
     pattern: str | None = None,
+    channels: Sequence[str] | None = None,
     unit_bytes: int | None = None,
 ) -> Plan:
     """Find the corpus and load the suites.
@@ -100,12 +103,32 @@ def make_plan(
         pattern=pattern,
         n=n,
         policy=policy,
+        channels=_channels(channels, policy, sum(len(suite.items) for suite in suites), notes),
         # The variable is for tests that need many units of little data.
         unit_bytes=unit_bytes or int(os.environ.get("PHI_FAST_UNIT_BYTES") or UNIT_BYTES),
         suites=suites,
         sources=tuple(sources),
         notes=tuple(notes),
     )
+
+
+def _channels(given: Sequence[str] | None, policy: Policy, items: int, notes: list[str]) -> tuple[str, ...]:
+    chosen = chosen_channels(given, policy.channels)
+    if not given and "syntax" in chosen and items > MOST_ITEMS_BY_DEFAULT:
+        chosen = tuple(name for name in chosen if name != "syntax")
+        notes.append(
+            f"{items:,} items are more than the {MOST_ITEMS_BY_DEFAULT:,} that the syntax channel compares by default: "
+            "it is off. Give --channels ngram,syntax to have it on."
+        )
+    missing = [name for name in policy.channels if name not in chosen]
+    if given and policy.both and missing:
+        raise InputError(f"the policy needs the channel {' and '.join(missing)}: add it to --channels")
+    if not set(policy.channels) & set(chosen):
+        raise InputError(
+            f"channels {', '.join(chosen)}: the policy has no threshold for any of these, so nothing could be found; "
+            "give --coverage, --alpha, --tau or --distance"
+        )
+    return chosen
 
 
 def plan_again(record: Mapping[str, Any], in_index: Sequence[Any]) -> Plan:
@@ -132,6 +155,7 @@ def plan_again(record: Mapping[str, Any], in_index: Sequence[Any]) -> Plan:
         text=settings["text"],
         id=settings["id"],
         pattern=settings["pattern"],
+        channels=settings["channels"],
         unit_bytes=settings["unit_bytes"],
     )
 
@@ -151,7 +175,8 @@ def plan_record(plan: Plan, version: str) -> dict[str, Any]:
 def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Say how the run in a folder (its run.json) differs from a plan's record, a line each."""
     old, new = _deciding(there), _deciding(now)
-    said = [_differs(name, old[name], new[name]) for name in ("phi_fast", "n", "unit_bytes") if old[name] != new[name]]
+    plain = ("phi_fast", "n", "channels", "unit_bytes")
+    said = [_differs(name, old[name], new[name]) for name in plain if old[name] != new[name]]
     for name in new["policy"]:
         if old["policy"].get(name) != new["policy"][name]:
             said.append(_differs(name, old["policy"].get(name), new["policy"][name]))
@@ -165,6 +190,7 @@ def _deciding(record: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "phi_fast": record["phi_fast"],
         "n": settings["n"],
+        "channels": settings["channels"],
         "unit_bytes": settings["unit_bytes"],
         "policy": settings["policy"],
         "suites": {one["name"]: {"content (sha256)": one["sha256"]} for one in record["suites"]},

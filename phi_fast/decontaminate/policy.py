@@ -17,19 +17,27 @@ PARTS = ("question", "solution", "tests")
 FLOOR_COVERAGE = 0.2
 FLOOR_RUN = 13
 FLOOR_WORDS = 8
+FLOOR_TAU = 0.8
+FLOOR_DISTANCE = 0.8
+# Node types alone, or nearly the same alpha-normalised form, tell functions of so many nodes apart; smaller ones must
+# be the same but for their names (engines/trees.py).
+LARGE_NODES = 25
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
     """When a match condemns a document, and what happens to the document then.
 
-    A match condemns when its part is considered, testable and not allowed, its ``n`` is the policy's, it covers at
-    least ``words`` words, and its coverage or its longest run reaches the threshold.
+    A match condemns when its part is considered and not allowed, and its channel's rule holds. Words: the part is
+    testable, the match's ``n`` is the policy's, it covers at least ``words`` words, and its coverage or its longest run
+    reaches the threshold. Syntax: the document's function and the item's have 25 nodes or more and are alike to
+    ``tau`` by node types or to ``alpha`` in alpha-normalised form; smaller ones have the same alpha-normalised form.
+    Embedding: the distance is at most ``distance``.
 
     Parameters
     ----------
     preset
-        Where the numbers come from: ``default``, ``gpt3``, ``phi1`` or ``tulu3``.
+        Where the numbers come from: ``default``, ``gpt3``, ``phi1``, ``phi1-similar`` or ``tulu3``.
     mode
         ``drop`` the document, ``cut`` the matched spans out of it, or ``flag`` it and write no clean corpus.
     n
@@ -40,6 +48,14 @@ class Policy:
         Least longest run of words in common, 13 or more; None: runs do not condemn.
     words
         Least number of the part's words matched, 8 or more.
+    tau
+        Least match rate by node types, 0.8 to 1; None: node types do not condemn.
+    alpha
+        Least match rate of alpha-normalised forms, 0.8 to 1; None: they do not condemn.
+    distance
+        Largest L2 distance of embeddings, up to 0.8; None: embeddings do not condemn.
+    both
+        The embedding and the syntax channel condemn together only: the distance first, then τ, as in phi-1's paper.
     parts
         Parts considered.
     weights
@@ -61,6 +77,10 @@ class Policy:
     coverage: float | None = 0.7
     run: int | None = None
     words: int = FLOOR_WORDS
+    tau: float | None = 0.95
+    alpha: float | None = 0.85
+    distance: float | None = None
+    both: bool = False
     parts: tuple[str, ...] = PARTS
     weights: Mapping[str, float] = field(default_factory=dict, hash=False)
     allow: tuple[str, ...] = ()
@@ -77,8 +97,21 @@ class Policy:
         for part in (*self.parts, *self.weights):
             if part not in PARTS:
                 raise InputError(f'part "{part}": give question, solution or tests')
-        if self.coverage is None and self.run is None:
-            raise InputError("the policy has neither a coverage nor a run: nothing could ever be found; give one")
+        if not self.channels:
+            raise InputError(
+                "the policy has neither a coverage nor a run, nor a tau, alpha or distance: nothing could ever be "
+                "found; give one"
+            )
+        for name in ("tau", "alpha"):
+            value = getattr(self, name)
+            if value is not None and not FLOOR_TAU <= value <= 1:
+                raise InputError(f"{name} {value:g}: evidence holds match rates from {FLOOR_TAU:g} on; give that to 1")
+        if self.distance is not None and not 0 <= self.distance <= FLOOR_DISTANCE:
+            raise InputError(
+                f"distance {self.distance:g}: evidence holds distances up to {FLOOR_DISTANCE:g}; give 0 to that"
+            )
+        if self.both and (self.distance is None or (self.tau is None and self.alpha is None)):
+            raise InputError("both: needs a distance and a tau or alpha; give them")
         if self.words < FLOOR_WORDS:
             raise InputError(f"words {self.words}: evidence holds matches of {FLOOR_WORDS} words or more; give as many")
         for part in self.parts:
@@ -106,20 +139,37 @@ class Policy:
         if self.max_pieces is not None and self.max_pieces < 1:
             raise InputError(f"max_pieces {self.max_pieces}: give 1 or more")
 
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Channels that can condemn under this policy."""
+        words = self.coverage is not None or self.run is not None
+        trees = self.tau is not None or self.alpha is not None
+        on = {"ngram": words, "syntax": trees, "embedding": self.distance is not None}
+        return tuple(name for name, one in on.items() if one)
+
     def describe(self) -> list[str]:
         """Say the rule in sentences, one a list entry, as reports and the terminal print it."""
         parts = _listed([part for part in self.parts if self.weights.get(part, 1.0) > 0] or ["(no part)"])
-        tests = []
-        if self.coverage is not None:
-            tests.append(f"holds, in one place, at least {self.coverage:.0%} of the words of an item's {parts}")
-        if self.run is not None:
-            whose = "it" if tests else f"an item's {parts}"
-            tests.append(f"shares {self.run} words or more in a row with {whose}")
         does = {"drop": "dropped", "cut": "cut", "flag": "flagged (nothing is removed)"}[self.mode]
-        said = [
-            f"A document is {does} when it {', or '.join(tests)}. Words are matched by {self.n}-grams, and a match "
-            f"counts from {self.words} words on."
-        ]
+        tests = self._word_tests(parts)
+        said = []
+        if tests:
+            said.append(
+                f"A document is {does} when it {', or '.join(tests)}. Words are matched by {self.n}-grams, and a match "
+                f"counts from {self.words} words on."
+            )
+        alike = self._syntax_tests()
+        also = " also" if said else ""
+        if alike and self.both:
+            alike = [f"{' or '.join(alike)}, where its embedding lies within {self.distance:g} of the item's as well"]
+        if alike:
+            smaller = "" if self.alpha is None else "; smaller functions must be the same but for their names"
+            said.append(
+                f"It is{also} {does} when one of its functions, of {LARGE_NODES} syntax nodes or more, matches a "
+                f"solution's to {' or to '.join(alike)}{smaller}."
+            )
+        if self.distance is not None and not self.both:
+            said.append(f"It is{also} {does} when its embedding lies within {self.distance:g} of an item's.")
         heavy = [f"{part} {weight:g}" for part, weight in sorted(self.weights.items()) if weight != 1 and weight > 0]
         if heavy:
             said.append(f"Coverage and run are multiplied by the part's weight first: {', '.join(heavy)}.")
@@ -136,6 +186,23 @@ class Policy:
         said.append("Parts that cannot be tested are never a reason.")
         return said
 
+    def _word_tests(self, parts: str) -> list[str]:
+        tests = []
+        if self.coverage is not None:
+            tests.append(f"holds, in one place, at least {self.coverage:.0%} of the words of an item's {parts}")
+        if self.run is not None:
+            whose = "it" if tests else f"an item's {parts}"
+            tests.append(f"shares {self.run} words or more in a row with {whose}")
+        return tests
+
+    def _syntax_tests(self) -> list[str]:
+        tests = []
+        if self.tau is not None:
+            tests.append(f"{self.tau:.0%} by node types")
+        if self.alpha is not None:
+            tests.append(f"{self.alpha:.0%} in alpha-normalised form")
+        return tests
+
     def __str__(self) -> str:
         return " ".join(self.describe())
 
@@ -151,16 +218,22 @@ class Policy:
         return cls(**(plain | {"parts": tuple(plain["parts"]), "allow": tuple(plain["allow"])}))
 
 
+_WORDS_ALONE: dict[str, Any] = {"tau": None, "alpha": None}
 # n of the index for each preset, and its policy. Sources: GPT-3 (arXiv 2005.14165, appendix C), phi-1 (arXiv
 # 2306.11644, section 5), Tulu 3 (arXiv 2411.15124, section 3.2).
 PRESETS: dict[str, tuple[tuple[int, ...], Policy]] = {
     "default": ((13, 5), Policy()),
     "gpt3": (
         (13,),
-        Policy("gpt3", "cut", 13, coverage=None, run=13, window=200, min_piece=200, max_pieces=10),
+        Policy("gpt3", "cut", 13, coverage=None, run=13, window=200, min_piece=200, max_pieces=10, **_WORDS_ALONE),
     ),
-    "phi1": ((13,), Policy("phi1", "flag", 13, coverage=None, run=13, parts=("question",))),
-    "tulu3": ((8,), Policy("tulu3", "drop", 8, coverage=0.5)),
+    "phi1": ((13,), Policy("phi1", "flag", 13, coverage=None, run=13, parts=("question",), **_WORDS_ALONE)),
+    # The paper leaves its embedding threshold open: 0.5 is ours.
+    "phi1-similar": (
+        (13, 5),
+        Policy("phi1-similar", coverage=None, tau=0.95, alpha=None, distance=0.5, both=True),
+    ),
+    "tulu3": ((8,), Policy("tulu3", "drop", 8, coverage=0.5, **_WORDS_ALONE)),
 }
 
 
@@ -172,6 +245,10 @@ def make_policy(
     coverage: float | None = None,
     run: int | None = None,
     words: int | None = None,
+    tau: float | None = None,
+    alpha: float | None = None,
+    distance: float | None = None,
+    both: bool | None = None,
     parts: Sequence[str] | None = None,
     weights: Mapping[str, float] | None = None,
     allow: Sequence[str] = (),
@@ -200,8 +277,9 @@ def make_policy(
                 raise InputError(f"n {one}: give lengths from 1 to 64 words")
         index_n = tuple(sorted(set(n), reverse=True))
     changes = {
-        "mode": mode, "n": index_n[-1] if n else None, "coverage": coverage, "run": run, "words": words, "parts": parts,
-        "weights": weights, "window": window, "min_piece": min_piece, "max_pieces": max_pieces,
+        "mode": mode, "n": index_n[-1] if n else None, "coverage": coverage, "run": run, "words": words, "tau": tau,
+        "alpha": alpha, "distance": distance, "both": both, "parts": parts, "weights": weights,
+        "window": window, "min_piece": min_piece, "max_pieces": max_pieces,
     }  # fmt: skip
     return index_n, changed(policy, changes, allow)
 

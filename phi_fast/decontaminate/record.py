@@ -3,7 +3,7 @@
 ``run.json``, keys in this order::
 
     {
-      "format": 1,                         version of this shape
+      "format": 2,                         version of this shape
       "phi_fast": "0.1.0",                 version that made the run
       "state": "finished",                 or "scanning", "writing", "deciding" (killed there: the same command goes on)
       "settings_sha256": "…",              of everything that decides the output bytes; see settings.py
@@ -12,7 +12,7 @@
         "against": ["humaneval", "mbpp=/data/mbpp.jsonl"],
         "fields": {"question": null, "solution": null, "tests": null, "id": null},
         "text": null, "id": null,          asked for; what was found stands in "inputs"
-        "n": [13, 5], "unit_bytes": 8388608,
+        "n": [13, 5], "channels": ["ngram", "syntax"], "unit_bytes": 8388608,
         "pattern": null,                   which files of a source tree are documents
         "policy": {…}                      Policy.as_dict(); changed by `phi-fast decide`
       },
@@ -51,9 +51,9 @@ from phi_fast.errors import InputError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from phi_fast.engines.ngram import NgramIndex
+    from phi_fast.engines.ngram import NgramIndex, PartInfo
 
-FORMAT = 1
+FORMAT = 2
 
 CLEAN = "clean"  # the corpus without what was removed: same names, same formats
 REMOVED = "removed.jsonl"  # id, file, row, verdict, reason, text (the original) of each document dropped or cut
@@ -144,6 +144,15 @@ class Run:
         from phi_fast.engines.ngram import NgramIndex
 
         return NgramIndex.load(self.path / INDEX)
+
+    def parts(self) -> list[PartInfo]:
+        """Read the items' parts, in the order of the index, and what each channel can find of them."""
+        from phi_fast.decontaminate.channels import parts_with_trees
+        from phi_fast.engines.trees import TreeIndex
+
+        parts = self.index().parts
+        syntax = "syntax" in self.record["settings"]["channels"]
+        return parts_with_trees(parts, TreeIndex.build(parts) if syntax else None)
 
     def _table(self, name: str) -> pa.Table:
         import pyarrow.parquet as pq

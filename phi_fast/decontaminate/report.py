@@ -9,7 +9,7 @@ from pathlib import Path
 from phi_fast.decontaminate.page import page
 from phi_fast.decontaminate.record import REPORT_HTML, REPORT_MD
 from phi_fast.decontaminate.summary import Match, Summary, summarise_run
-from phi_fast.decontaminate.wording import ASIDE, DONE, VERBS, counted, headline, percent, place, share, size
+from phi_fast.decontaminate.wording import ASIDE, DONE, VERBS, counted, headline, likeness, percent, place, share, size
 
 _HERE = Path(__file__).parent
 _TOP_ITEMS = 50
@@ -153,7 +153,7 @@ def _worst(summary: Summary) -> list[str]:
         document, part = summary.documents[match.document], summary.parts[match.part]
         lines += [
             f"{rank}. {_code(document.id)} ({_code(place(summary, document))}), **{VERBS[document.verdict]}**: "
-            f"{percent(match.coverage)} of {_code(part.item)} {part.part}, longest run {match.run:,} words, "
+            f"{likeness(match, _code(part.item), part.part)}, "
             f"characters {match.doc_start:,}-{match.doc_end:,}",
             "",
             *_fenced(passage(summary, match)),

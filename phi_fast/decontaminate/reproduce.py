@@ -89,5 +89,20 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
 def _shown(row: dict[str, Any] | None) -> str:
     if row is None:
         return "missing"
-    names = ("file", "row", "suite", "item", "part", "n", "coverage", "run", "verdict", "reason")
+    names = (
+        "file",
+        "row",
+        "suite",
+        "item",
+        "channel",
+        "part",
+        "n",
+        "coverage",
+        "run",
+        "tau",
+        "alpha",
+        "distance",
+        "verdict",
+        "reason",
+    )
     return ", ".join(f"{name} {row[name]}" for name in names if name in row)

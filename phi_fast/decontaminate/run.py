@@ -12,18 +12,19 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from phi_fast.decontaminate.channels import Channels, scan_batch
 from phi_fast.decontaminate.folder import begin, look_at, read_record, refuse_inside, remove, write_record
 from phi_fast.decontaminate.journal import Journal
 from phi_fast.decontaminate.plan import Against, Plan, make_plan, plan_record, settings_sha256
 from phi_fast.decontaminate.policy import Mode, make_policy
 from phi_fast.decontaminate.record import EVIDENCE, FORMAT, INDEX, JOURNAL, VERDICTS, WORK, Run
 from phi_fast.decontaminate.safely import disk_errors, file_sha256
-from phi_fast.decontaminate.scan import SCANNED, Progressing, Unwatched, scan, scan_batch
+from phi_fast.decontaminate.scan import SCANNED, Progressing, Unwatched, scan
 from phi_fast.errors import GateError, InputError, RunError
 
 if TYPE_CHECKING:
     from phi_fast.decontaminate.write import Decided
-    from phi_fast.engines.ngram import NgramIndex
+    from phi_fast.engines.ngram import NgramIndex, PartInfo
 
 WRITTEN = "written"  # journal record: the clean copy of a source is there
 
@@ -39,6 +40,10 @@ def decontaminate(
     coverage: float | None = None,
     run: int | None = None,
     words: int | None = None,
+    tau: float | None = None,
+    alpha: float | None = None,
+    distance: float | None = None,
+    both: bool | None = None,
     parts: Sequence[str] | None = None,
     weights: Mapping[str, float] | None = None,
     allow: Sequence[str] = (),
@@ -49,6 +54,7 @@ def decontaminate(
     text: str | None = None,
     id: str | None = None,
     pattern: str | None = None,
+    channels: Sequence[str] | None = None,
     threads: int | None = None,
     strict: bool = False,
     fail_above: float | None = None,
@@ -67,7 +73,8 @@ def decontaminate(
     output
         Folder for clean/, removed.jsonl, rejected.jsonl, evidence.parquet, verdicts.parquet, reports and run.json. A
         run that was interrupted there goes on; a finished one of the same settings is given back as it is.
-    preset, mode, n, coverage, run, words, parts, weights, allow, window, min_piece, max_pieces
+    preset, mode, n, coverage, run, words, tau, alpha, distance, both
+    parts, weights, allow, window, min_piece, max_pieces
         The rule: see :class:`~phi_fast.decontaminate.policy.Policy`; each changes the preset's value.
     fields
         Fields of suites of one's own: {"question": "prompt", "solution": …, "tests": …, "id": …}; guessed where absent.
@@ -75,6 +82,8 @@ def decontaminate(
         Column or key of the documents' text and id; found where not given.
     pattern
         Which files of a folder are documents, "**/*.py" where the folder holds no corpus files.
+    channels
+        Ways to find matches, "ngram", "syntax" and "embedding"; those the rule has thresholds for unless given.
     threads
         All usable cores by default. The output's bytes do not depend on it.
     strict
@@ -104,13 +113,14 @@ def decontaminate(
         ``fail_above`` was exceeded.
     """
     index_n, policy = make_policy(
-        preset, n=n, mode=mode, coverage=coverage, run=run, words=words, parts=parts, weights=weights, allow=allow,
-        window=window, min_piece=min_piece, max_pieces=max_pieces,
+        preset, n=n, mode=mode, coverage=coverage, run=run, words=words, tau=tau, alpha=alpha, distance=distance,
+        both=both, parts=parts, weights=weights, allow=allow, window=window, min_piece=min_piece, max_pieces=max_pieces,
     )  # fmt: skip
     folder = Path(output).expanduser()
     plan = make_plan(
-        corpus, against, index_n, policy, fields=fields, text=text, id=id, pattern=pattern, unit_bytes=unit_bytes
-    )
+        corpus, against, index_n, policy, fields=fields, text=text, id=id, pattern=pattern, channels=channels,
+        unit_bytes=unit_bytes,
+    )  # fmt: skip
     refuse_inside(folder, plan.corpus)
     if threads is not None and threads < 1:
         raise InputError(f"threads {threads}: give 1 or more")
@@ -147,6 +157,8 @@ def carry_out(
             begin(folder, record)
         with Journal(folder / JOURNAL, {"settings": record["settings_sha256"]}) as journal:
             index = _learn(plan, folder, index, record)
+            channels = open_channels(index, plan.channels)
+            _refuse_untestable(plan, channels.parts)
             resumed = journal.totals.copy()
             if resumed:
                 names = ("text_bytes", "documents", "matches", "rejected")
@@ -154,7 +166,7 @@ def carry_out(
             watcher.stage("scanning")
             scan_clock = time.perf_counter()
             limits = {"threads": threads, "unit_bytes": plan.unit_bytes}
-            scan(plan.sources, index, journal, **limits, strict=strict, watcher=watcher)
+            scan(plan.sources, channels, journal, **limits, strict=strict, watcher=watcher)
             scan_seconds = time.perf_counter() - scan_clock
             missing = set(range(len(plan.sources))) - set(journal.sources.get(SCANNED, ()))
             if missing:
@@ -165,9 +177,9 @@ def carry_out(
             write_clock = time.perf_counter()
             from phi_fast.decontaminate.evidence import write_evidence
 
-            found = write_evidence(folder, journal, plan.sources, index.parts)
+            found = write_evidence(folder, journal, plan.sources, channels.parts)
             decided = _decide(plan, folder, index, journal, found, record, threads, tables_only)
-        _fill(record, plan, index, found, decided, folder)
+        _fill(record, plan, channels, found, decided, folder)
         text_bytes = record["counts"]["text_bytes"] - resumed["text_bytes"]
         record["timing"] = {
             "started": started.isoformat(timespec="seconds"),
@@ -242,19 +254,29 @@ def _build(plan: Plan) -> NgramIndex:
     from phi_fast.engines.ngram import NgramIndex
 
     index = NgramIndex.build(plan.suites, plan.n)
-    _refuse_untestable(plan, index)
+    _refuse_untestable(plan, open_channels(index, plan.channels).parts)
     return index
 
 
-def _refuse_untestable(plan: Plan, index: NgramIndex) -> None:
+def _refuse_untestable(plan: Plan, parts: Sequence[PartInfo]) -> None:
     for suite in plan.suites:
-        mine = [part for part in index.parts if part.suite == suite.name]
-        if not any(part.testable for part in mine):
+        mine = [part for part in parts if part.suite == suite.name]
+        if not any(part.findable for part in mine):
             why = next((f" ({part.item} {part.part}: {part.why_not})" for part in mine if part.why_not), "")
             raise InputError(
                 f'suite "{suite.name}" from {suite.source}: no item of it is testable, so nothing could be found{why}. '
                 "Check that the right fields were read: phi-fast suites show."
             )
+
+
+def open_channels(index: NgramIndex, names: Sequence[str]) -> Channels:
+    """Make ready what the channels of a run scan with."""
+    trees = None
+    if "syntax" in names:
+        from phi_fast.engines.trees import TreeIndex
+
+        trees = TreeIndex.build(index.parts)
+    return Channels(index, tuple(names), trees)
 
 
 def _learn(plan: Plan, folder: Path, index: NgramIndex | None, record: dict[str, Any]) -> NgramIndex:
@@ -269,7 +291,6 @@ def _learn(plan: Plan, folder: Path, index: NgramIndex | None, record: dict[str,
         for number, batch in sample(plan.sources):
             documents += scan_batch(index, batch, plan.sources[number], counts).documents
         index.learn_common(counts, documents)
-        _refuse_untestable(plan, index)
         record["sample_documents"] = documents
         write_record(folder, record)  # before the index: where that is, this is
         index.save(path)
@@ -317,7 +338,7 @@ def _decide(
 
 
 def _fill(
-    record: dict[str, Any], plan: Plan, index: NgramIndex, found: Sequence[dict[str, int]], decided: Decided,
+    record: dict[str, Any], plan: Plan, channels: Channels, found: Sequence[dict[str, int]], decided: Decided,
     folder: Path,
 ) -> None:  # fmt: skip
     """Put what was found into run.json's content."""
@@ -328,13 +349,15 @@ def _fill(
     counts = {"files": len(plan.sources), "bytes": sum(source.size for source in plan.sources), **totals}
     record["counts"] = counts | verdict_counts(counts, decided)
     for described in record["suites"]:
-        mine = [part for part in index.parts if part.suite == described["name"]]
-        reachable = {part.item for part in mine if part.testable}
+        mine = [part for part in channels.parts if part.suite == described["name"]]
+        reachable = {part.item for part in mine if part.findable}
         described["parts"] = len(mine)
-        described["testable_parts"] = sum(part.testable for part in mine)
+        described["testable_parts"] = sum(part.findable for part in mine)
         described["unreachable_items"] = list(dict.fromkeys(part.item for part in mine if part.item not in reachable))
     record["hashes"] = {
-        "index": index.sha256, "evidence": file_sha256(folder / EVIDENCE), "verdicts": file_sha256(folder / VERDICTS)
+        "index": channels.index.sha256,
+        "evidence": file_sha256(folder / EVIDENCE),
+        "verdicts": file_sha256(folder / VERDICTS),
     }  # fmt: skip
 
 

@@ -9,17 +9,13 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
-from phi_fast.corpus import Batch, Buffer, Column, Lines, Source, Unit, read, work
+from phi_fast.corpus import Batch, Buffer, Source, Unit, read, work
 from phi_fast.decontaminate.journal import Journal
 from phi_fast.decontaminate.outcome import FOUND, pack, rejected
 from phi_fast.errors import InputError
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    from phi_fast._native import ScanResult
-    from phi_fast.engines.ngram import NgramIndex
+    from phi_fast.decontaminate.channels import Channels
 
 SCANNED = "scanned"  # journal record: every unit of a source is done
 _STOP_SECONDS = 0.7  # how long a stop waits for the units in hand
@@ -63,20 +59,9 @@ class Unwatched(AbstractContextManager["Unwatched"]):
         """Do nothing."""
 
 
-def scan_batch(
-    index: NgramIndex, batch: Batch, source: Source, counts: npt.NDArray[np.uint32] | None = None
-) -> ScanResult:
-    """Scan one batch of documents, whatever it holds."""
-    if isinstance(batch, Lines):
-        return index.scan_jsonl(batch.data, source.text, source.id, counts)
-    if isinstance(batch, Column):
-        return index.scan_arrow(batch.text, counts)
-    return index.scan_utf8(batch.data, counts)
-
-
 def scan(
     sources: Sequence[Source],
-    index: NgramIndex,
+    channels: Channels,
     journal: Journal,
     *,
     threads: int,
@@ -88,8 +73,8 @@ def scan(
 
     Parameters
     ----------
-    sources, index
-        What is scanned, and for what.
+    sources, channels
+        What is scanned, and with what.
     journal
         Gets a record a unit, and one more when a source is done.
     threads
@@ -110,7 +95,7 @@ def scan(
     """  # fmt: skip
     if strict and journal.totals["rejected"]:
         raise _first_rejected(journal, sources)
-    pool = _Pool(sources, index, journal, threads, unit_bytes, strict, watcher)
+    pool = _Pool(sources, channels, journal, threads, unit_bytes, strict, watcher)
     workers = [threading.Thread(target=pool.work, daemon=True, name=f"scan-{number}") for number in range(threads)]
     try:
         for worker in workers:
@@ -134,11 +119,11 @@ class _Pool:
     """What the workers share: the steps of the work, handed out one at a time, and which sources are done."""
 
     def __init__(
-        self, sources: Sequence[Source], index: NgramIndex, journal: Journal, threads: int, unit_bytes: int,
+        self, sources: Sequence[Source], channels: Channels, journal: Journal, threads: int, unit_bytes: int,
         strict: bool, watcher: Watcher,
     ) -> None:  # fmt: skip
         self.errors: list[tuple[tuple[int, int], BaseException]] = []
-        self._sources, self._index, self._journal = sources, index, journal
+        self._sources, self._channels, self._journal = sources, channels, journal
         self._strict, self._watcher = strict, watcher
         self._ended = False
         self._asking = threading.Lock()
@@ -185,7 +170,7 @@ class _Pool:
         source = self._sources[unit.source]
         if batch is None:
             batch = read(unit, source, buffer)
-        counts, parts = pack(batch, scan_batch(self._index, batch, source), source)
+        counts, parts = pack(batch, self._channels.scan(batch, source), source)
         self._journal.add_unit(unit.source, unit.index, counts | {"size": unit.size}, parts, last=unit.last)
         self._watcher.advance(
             bytes=unit.size, text_bytes=counts["text_bytes"], documents=counts["documents"],
@@ -221,4 +206,4 @@ def place(source: Source, row: int) -> str:
     return f"{source.name} row {row}"
 
 
-__all__ = ["SCANNED", "Progressing", "Unwatched", "Watcher", "place", "scan", "scan_batch"]
+__all__ = ["SCANNED", "Progressing", "Unwatched", "Watcher", "place", "scan"]

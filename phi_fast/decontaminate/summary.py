@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from phi_fast.decontaminate.record import EVIDENCE, EXCERPTS, REJECTED, VERDICTS, Run
+from phi_fast.decontaminate.tables import numbers, strength
 from phi_fast.decontaminate.verdicts import condemns
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from phi_fast.engines.ngram import PartInfo
 
-LISTED = 10_000  # matches listed in report.html at most: the ones that condemn first, then by coverage and run
+LISTED = 10_000  # matches listed in report.html at most: the ones that condemn first, then by strength and run
 COVERAGE_BINS = 20
 _HEAD = 1 << 16  # of a line of rejected.jsonl: its reason comes before the raw line, which may be 100 MB
 _BATCH = 1 << 16  # rows of evidence in hand at a time
@@ -39,6 +40,7 @@ class Count:
     matches: int = 0
     coverage: float = 0.0
     run: int = 0
+    alpha: float = 0.0
 
 
 @dataclass(slots=True)
@@ -82,14 +84,19 @@ class Match:
 
     document: int
     part: int
-    n: int
+    channel: str
+    n: int | None
     doc_start: int
     doc_end: int
     item_start: int
     item_end: int
-    run: int
-    coverage: float
-    score: int
+    run: int | None
+    coverage: float | None
+    score: float
+    tau: float | None
+    alpha: float | None
+    nodes: int | None
+    distance: float | None
     condemns: bool
     excerpt: int
 
@@ -110,8 +117,8 @@ class Summary:
 
     @property
     def untestable(self) -> list[PartInfo]:
-        """Parts the index cannot test, in suite order."""
-        return [part for part in self.parts if not part.testable]
+        """Parts no channel can find, in suite order."""
+        return [part for part in self.parts if not part.findable]
 
     @property
     def set_aside(self) -> Counter[str]:
@@ -155,7 +162,7 @@ def summarise_run(run_dir: str | Path, listed: int = LISTED) -> Summary:
         The folder holds no run.
     """
     run = Run.load(run_dir)
-    parts = run.index().parts
+    parts = run.parts()
     tally = _Tally(run, parts, listed)
     for batch in _batches(run.path / EVIDENCE):
         tally.add(batch)
@@ -196,12 +203,13 @@ class _Tally:
         self.item_of = np.array([item_number[part.suite, part.item] for part in parts], np.int64)
         self.suite_of = np.array([self.suites.index(suite) for suite, _ in self.items], np.int64)
         self.testable = np.zeros(len(self.items), bool)
-        np.logical_or.at(self.testable, self.item_of, [part.testable for part in parts])
+        np.logical_or.at(self.testable, self.item_of, [part.findable for part in parts])
         self.seen, self.condemned = _Distinct(len(self.items)), _Distinct(len(self.items))
         self.suite_seen, self.suite_condemned = _Distinct(len(self.suites)), _Distinct(len(self.suites))
         self.matches = np.zeros(len(self.items), np.int64)
         self.coverage = np.zeros(len(self.items), np.float32)
         self.run = np.zeros(len(self.items), np.int64)
+        self.alpha = np.zeros(len(self.items), np.float32)
         self.histogram = np.zeros((2, COVERAGE_BINS), np.int64)
         self._kept: pa.Table | None = None
         self._documents, self._last, self._rows = -1, (None, -1), 0
@@ -211,8 +219,7 @@ class _Tally:
         item = self.item_of[part]
         document = self._document_numbers(batch)
         guilty = np.asarray(condemns(self.policy, batch, self.parts), bool)
-        coverage = batch.column("coverage").to_numpy(zero_copy_only=False)
-        runs = batch.column("run").to_numpy(zero_copy_only=False)
+        coverage, runs = numbers(batch, "coverage"), numbers(batch, "run")
         self.seen.add(document, item)
         self.condemned.add(document[guilty], item[guilty])
         self.suite_seen.add(document, self.suite_of[item])
@@ -220,12 +227,14 @@ class _Tally:
         self.matches += np.bincount(item, minlength=len(self.items))
         np.maximum.at(self.coverage, item, coverage)
         np.maximum.at(self.run, item, runs)
-        ours = batch.column("n").to_numpy(zero_copy_only=False) == self.policy.n
+        np.maximum.at(self.alpha, item, numbers(batch, "alpha"))
+        ours = numbers(batch, "n") == self.policy.n
         bins = np.clip((coverage * COVERAGE_BINS).astype(np.int64), 0, COVERAGE_BINS - 1)
         for row, some in enumerate((ours & ~guilty, ours & guilty)):
             self.histogram[row] += np.bincount(bins[some], minlength=COVERAGE_BINS)
         extra = {
             "part_number": part, "document": document, "condemns": guilty,
+            "strength": strength(batch),
             "order": np.arange(self._rows, self._rows + len(part)),
         }  # fmt: skip
         self._rows += len(part)
@@ -238,7 +247,7 @@ class _Tally:
 
     def _ranked(self) -> pa.Table:
         assert self._kept is not None
-        keys = [("condemns", "descending"), ("coverage", "descending"), ("run", "descending"), ("order", "ascending")]
+        keys = [("condemns", "descending"), ("strength", "descending"), ("run", "descending"), ("order", "ascending")]
         order = pc.sort_indices(self._kept, sort_keys=keys)
         return self._kept.take(order[: self.listed]).combine_chunks()
 
@@ -275,11 +284,11 @@ class _Tally:
         counts = [
             ItemCount(
                 int(self.seen.counts[one]), int(self.condemned.counts[one]), int(self.matches[one]),
-                float(self.coverage[one]), int(self.run[one]), *self.items[one],
+                float(self.coverage[one]), int(self.run[one]), float(self.alpha[one]), *self.items[one],
             )
             for one in np.flatnonzero(self.matches).tolist()
         ]  # fmt: skip
-        return sorted(counts, key=lambda one: (-one.condemned, -one.coverage, -one.run, -one.documents))
+        return sorted(counts, key=lambda one: (-one.condemned, -max(one.coverage, one.alpha), -one.run, -one.documents))
 
     def suite_counts(self) -> list[SuiteCount]:
         counts = []
@@ -293,6 +302,7 @@ class _Tally:
                     matches=int(self.matches[mine].sum()),
                     coverage=float(self.coverage[mine].max()),
                     run=int(self.run[mine].max()),
+                    alpha=float(self.alpha[mine].max()),
                     name=name,
                     items=int(mine.sum()),
                     items_condemned=int((mine & guilty).sum()),
@@ -347,8 +357,9 @@ def _list_matches(summary: Summary, rows: list[dict[str, Any]]) -> None:
         excerpt = _holding(summary.excerpts, excerpts.get(key, []), row["doc_start"], row["doc_end"])
         summary.matches.append(
             Match(
-                number[key], row["part_number"], row["n"], row["doc_start"], row["doc_end"], row["item_start"],
-                row["item_end"], row["run"], row["coverage"], row["score"], row["condemns"], excerpt,
+                number[key], row["part_number"], row["channel"], row["n"], row["doc_start"], row["doc_end"],
+                row["item_start"], row["item_end"], row["run"], row["coverage"], row["score"], row["tau"], row["alpha"],
+                row["nodes"], row["distance"], row["condemns"], excerpt,
             )
         )  # fmt: skip
 

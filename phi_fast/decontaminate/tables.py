@@ -7,13 +7,29 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from phi_fast.decontaminate.safely import replacing
 
 GROUP = 1 << 16  # rows of a row group, at most
 _TEXT = 8 << 20  # characters of a row group, about
+
+
+def numbers(batch: pa.RecordBatch | pa.Table, name: str) -> npt.NDArray[Any]:
+    """Read a column of numbers; 0 where it is null."""
+    column = batch.column(name)
+    return np.asarray(pc.fill_null(column, 0) if column.null_count else column)
+
+
+def strength(batch: pa.RecordBatch | pa.Table) -> npt.NDArray[np.float64]:
+    """How telling matches are, 0 to 1, for matches of all channels alike: coverage, or else the channel's score."""
+    by_words = pc.fill_null(batch.column("coverage"), -1.0)
+    coverage, score = np.asarray(by_words, np.float64), numbers(batch, "score").astype(np.float64)
+    return np.where(coverage >= 0, coverage, score)
 
 
 class TableFile:

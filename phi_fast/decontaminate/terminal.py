@@ -33,6 +33,7 @@ from phi_fast.decontaminate.wording import (
     counted,
     duration,
     headline,
+    likeness,
     percent,
     place,
     printable,
@@ -272,7 +273,7 @@ def _print_worst(summary: Summary, limit: int, console: Console) -> None:
     console.print(Text("Worst documents" if guilty else "Closest documents, all kept", "bold"))
     for match in worst:
         document, part = summary.documents[match.document], summary.parts[match.part]
-        said = f"{percent(match.coverage)} of {part.item} {part.part}, run {counted(match.run, 'word')}"
+        said = likeness(match, part.item, part.part)
         console.print()
         console.print(
             Text.assemble(

@@ -6,33 +6,58 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from phi_fast.decontaminate.policy import Policy
+from phi_fast.decontaminate.policy import LARGE_NODES, Policy
+from phi_fast.decontaminate.tables import numbers
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from phi_fast.engines.ngram import PartInfo
 
-_READ = ["id", "file", "row", "suite", "item", "part", "n", "doc_start", "doc_end", "run", "coverage", "words"]
+# Columns of the evidence that decide.
+DECIDING = (
+    "channel", "suite", "item", "part", "n", "run", "coverage", "words", "nodes", "item_nodes", "tau", "alpha",
+    "distance",
+)  # fmt: skip
+_READ = ["id", "file", "row", "doc_start", "doc_end", *DECIDING]
 _NEAR = 1_000  # characters: the farthest a cut moves to a line boundary
 
 
 class Match(NamedTuple):
     """A match that condemns its document; spans are characters of the document."""
 
+    channel: str
     suite: str
     item: str
     part: str
     doc_start: int
     doc_end: int
-    run: int
-    coverage: float
+    run: int | None
+    coverage: float | None
+    tau: float | None
+    alpha: float | None
+    distance: float | None
+
+    @property
+    def strength(self) -> tuple[float, int]:
+        """How telling it is, beside other matches of the document."""
+        alike = self.coverage if self.coverage is not None else self.alpha
+        return (alike if alike is not None else 1 - (self.distance or 0.0) / 2, self.run or 0)
+
+    def said(self) -> str:
+        """Say in words how alike document and item are."""
+        if self.channel == "syntax":
+            return f"match rate {self.tau:.2f} by node types, {self.alpha:.2f} in alpha-normalised form"
+        if self.channel == "embedding":
+            return f"embedding at distance {self.distance:.2f}"
+        return f"coverage {self.coverage:.2f}, run {self.run} words"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +71,13 @@ class Condemned:
 
 
 def considered(policy: Policy, parts: Sequence[PartInfo]) -> npt.NDArray[np.float64]:
-    """Give each part's weight under the policy; 0 where it cannot condemn: not considered, untestable or allowed."""
+    """Give each part's weight under the policy; 0 where it cannot condemn: not considered or allowed."""
     allow = frozenset(policy.allow)
     weights = np.zeros(len(parts))
     for number, part in enumerate(parts):
         names = (part.suite, part.item, f"{part.item} {part.part}", f"{part.suite} {part.item}",
                  f"{part.suite} {part.item} {part.part}", f"{part.suite} {part.part}")  # fmt: skip
-        if part.testable and part.part in policy.parts and allow.isdisjoint(names):
+        if part.part in policy.parts and allow.isdisjoint(names):
             weights[number] = policy.weights.get(part.part, 1.0)
     return weights
 
@@ -65,7 +90,7 @@ def condemns(policy: Policy, batch: pa.RecordBatch | pa.Table, parts: Sequence[P
     policy
         The rule.
     batch
-        Rows of evidence.parquet, with suite, item, part, n, run, coverage and words.
+        Rows of evidence.parquet with the columns :data:`DECIDING`.
     parts
         ``NgramIndex.parts`` of the run's index.
 
@@ -82,23 +107,54 @@ class _Judge:
     def __init__(self, policy: Policy, parts: Sequence[PartInfo]) -> None:
         self._policy = policy
         weights = considered(policy, parts).tolist()
-        self._weight = {(one.suite, one.item, one.part): weight for one, weight in zip(parts, weights, strict=True)}
+        # By part: its weight for any channel, and for words, which cannot judge every part.
+        self._weight = {
+            (one.suite, one.item, one.part): (weight, weight * one.testable)
+            for one, weight in zip(parts, weights, strict=True)
+        }
 
     def condemns(self, batch: pa.RecordBatch | pa.Table) -> npt.NDArray[np.bool_]:
-        policy = self._policy
-        guilty = _numbers(batch, "n") == policy.n
-        guilty &= _numbers(batch, "words") >= policy.words
-        coverage, run = _numbers(batch, "coverage").astype(np.float64), _numbers(batch, "run")
-        # A cheap pass first: names are looked up only for rows that some weight could condemn.
-        most = max(policy.weights.values(), default=1.0)
-        guilty &= self._reaches(coverage, run, max(most, 1.0))
+        if not batch.num_rows:
+            return np.zeros(0, np.bool_)
+        channel = batch.column("channel")
+        by_words = np.asarray(pc.equal(channel, "ngram"))
+        words_could = by_words & self._words(batch, max([1.0, *self._policy.weights.values()]))
+        guilty = words_could | self._alike(batch, channel)
         rows = np.flatnonzero(guilty)
-        if len(rows):
+        if len(rows):  # names are looked up only for rows that some weight could condemn
             some = batch.take(pa.array(rows))
             names = zip(*(some.column(name).to_pylist() for name in ("suite", "item", "part")), strict=True)
             weights = np.array([self._weight[name] for name in names])
-            guilty[rows] = (weights > 0) & self._reaches(coverage[rows], run[rows], weights)
+            held = np.where(by_words[rows], (weights[:, 1] > 0) & self._words(some, weights[:, 1]), weights[:, 0] > 0)
+            guilty[rows] = held
         found: npt.NDArray[np.bool_] = guilty
+        return found
+
+    def _words(
+        self, batch: pa.RecordBatch | pa.Table, weight: float | npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.bool_]:
+        policy = self._policy
+        enough: npt.NDArray[np.bool_] = (numbers(batch, "n") == policy.n) & (numbers(batch, "words") >= policy.words)
+        return enough & self._reaches(numbers(batch, "coverage").astype(np.float64), numbers(batch, "run"), weight)
+
+    def _alike(self, batch: pa.RecordBatch | pa.Table, channel: pa.Array) -> npt.NDArray[np.bool_]:
+        """Rows that condemn by syntax or by embedding."""
+        policy = self._policy
+        found = np.zeros(batch.num_rows, np.bool_)
+        near = np.zeros(batch.num_rows, np.bool_)
+        if policy.distance is not None:
+            distances = pc.fill_null(batch.column("distance"), np.inf)
+            near = np.asarray(distances) <= np.float32(policy.distance)
+            if not policy.both:
+                found |= near & np.asarray(pc.equal(channel, "embedding"))
+        alpha, tau = numbers(batch, "alpha"), numbers(batch, "tau")
+        large = np.minimum(numbers(batch, "nodes"), numbers(batch, "item_nodes")) >= LARGE_NODES
+        trees = np.zeros(batch.num_rows, np.bool_)
+        if policy.tau is not None:
+            trees |= large & (tau >= np.float32(policy.tau))
+        if policy.alpha is not None:
+            trees |= np.where(large, alpha >= np.float32(policy.alpha), alpha >= 1)
+        found |= trees & np.asarray(pc.equal(channel, "syntax")) & (near if policy.both else True)
         return found
 
     def _reaches(
@@ -134,11 +190,11 @@ def _guilty(evidence: Path, policy: Policy, parts: Sequence[PartInfo]) -> Iterat
 
 def reason(matches: Sequence[Match]) -> str:
     """Say in a sentence why a document is condemned: its worst match, and how many other items it holds."""
-    worst = max(matches, key=lambda one: (one.coverage, one.run))
+    worst = max(matches, key=lambda one: one.strength)
     others = len({(one.suite, one.item) for one in matches} - {(worst.suite, worst.item)})
     name = worst.item if worst.item.lower().startswith(worst.suite.lower()) else f"{worst.suite} {worst.item}"
     more = f", and {others} more item{'s' if others > 1 else ''}" if others else ""
-    return f"{name} {worst.part}: coverage {worst.coverage:.2f}, run {worst.run} words{more}"
+    return f"{name} {worst.part}: {worst.said()}{more}"
 
 
 def cut(text: str, matches: Sequence[Match], policy: Policy) -> str | None:
@@ -186,7 +242,3 @@ def _widened(text: str, start: int, end: int, window: int) -> tuple[int, int]:
 def _nearest(place: int, *boundaries: int) -> int:
     nearest = min(boundaries, key=lambda one: abs(one - place))
     return nearest if abs(nearest - place) <= _NEAR else place
-
-
-def _numbers(batch: pa.RecordBatch | pa.Table, name: str) -> npt.NDArray[Any]:
-    return np.asarray(batch.column(name))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from phi_fast.decontaminate.summary import Document, Summary
+from phi_fast.decontaminate.summary import Document, Match, Summary
 
 VERBS = {"drop": "dropped", "cut": "cut", "flag": "flagged", "keep": "kept"}
 # What a mode does to the documents its policy condemns: a cut that would leave nothing drops.
@@ -95,6 +95,16 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest} s"
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def likeness(match: Match, item: str, part: str) -> str:
+    """How alike a document and an item's part are: ``94 % of HumanEval/0 solution, run 30 words``."""
+    name = f"{item} {part}"
+    if match.channel == "syntax":
+        return f"a function like {name}: {percent(match.tau or 0)} by syntax, {percent(match.alpha or 0)} but for names"
+    if match.channel == "embedding":
+        return f"a text like {name}: embedding at distance {match.distance:.2f}"
+    return f"{percent(match.coverage or 0)} of {name}, run {counted(match.run or 0, 'word')}"
 
 
 def place(summary: Summary, document: Document) -> str:

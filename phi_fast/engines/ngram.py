@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Buffer
 
+    from phi_fast.engines.trees import TreeIndex
     from phi_fast.suites import Suite
 
 # Shorter parts are idioms: what is flagged below this is `for i in range n`.
@@ -44,7 +45,9 @@ class PartInfo:
     set_aside : dict[str, int]
         N-grams (of the smallest n) without weight, by reason: "no_letters", "few_distinct", "common".
     why_not : str or None
-        Why the part is untestable; None for a testable one.
+        Why word n-grams cannot test the part; None where they can.
+    nodes : int
+        Syntax nodes of the largest tree that the syntax channel compares; 0 where it has none or is off.
     """
 
     suite: str
@@ -55,11 +58,17 @@ class PartInfo:
     weighable: int
     set_aside: dict[str, int]
     why_not: str | None
+    nodes: int = 0
 
     @property
     def testable(self) -> bool:
-        """Whether a match of this part can be told from coincidence."""
+        """Whether a match of this part by words can be told from coincidence."""
         return self.why_not is None
+
+    @property
+    def findable(self) -> bool:
+        """Whether any channel can find this part."""
+        return self.why_not is None or self.nodes > 0
 
 
 class NgramIndex:
@@ -259,22 +268,50 @@ class NgramIndex:
         return int(common.sum())
 
     def scan_jsonl(
-        self, lines: Buffer, text_key: str = "text", id_key: str | None = None, counts: NDArray[np.uint32] | None = None
+        self,
+        lines: Buffer,
+        text_key: str = "text",
+        id_key: str | None = None,
+        counts: NDArray[np.uint32] | None = None,
+        trees: TreeIndex | None = None,
+        every: bool = False,
     ) -> _native.ScanResult:
-        """Scan a block of whole JSON lines, the GIL released; the last line may lack its newline."""
-        return self._native.scan_jsonl(lines, text_key, id_key, counts)
+        """Scan a block of whole JSON lines, the GIL released; the last line may lack its newline.
+
+        Parameters
+        ----------
+        lines, text_key, id_key
+            The block, and the keys of text and id.
+        counts
+            See `learn_common`.
+        trees
+            Compare functions with these as well, in the same pass: ``tree_matches`` of the result.
+        every
+            List documents that match nothing in the result's ``docs``, too.
+        """
+        return self._native.scan_jsonl(lines, text_key, id_key, counts, trees.native if trees else None, every)
 
     def scan_arrow(
-        self, array: pa.Array, counts: NDArray[np.uint32] | None = None, threads: int = 1
+        self,
+        array: pa.Array,
+        counts: NDArray[np.uint32] | None = None,
+        threads: int = 1,
+        trees: TreeIndex | None = None,
+        every: bool = False,
     ) -> _native.ScanResult:
         """Scan an Arrow array of string or large_string (or the binary types) without copying it."""
-        return self._native.scan_arrow(array, threads, counts)
+        return self._native.scan_arrow(array, threads, counts, trees.native if trees else None, every)
 
     def scan_utf8(
-        self, documents: Sequence[bytes | str | None], counts: NDArray[np.uint32] | None = None, threads: int = 1
+        self,
+        documents: Sequence[bytes | str | None],
+        counts: NDArray[np.uint32] | None = None,
+        threads: int = 1,
+        trees: TreeIndex | None = None,
+        every: bool = False,
     ) -> _native.ScanResult:
         """Scan documents given as UTF-8 bytes or as str; None counts as a rejected row."""
-        return self._native.scan_utf8(documents, threads, counts)
+        return self._native.scan_utf8(documents, threads, counts, trees.native if trees else None, every)
 
     def scan(self, texts: Sequence[str] | pa.Array | pa.ChunkedArray, threads: int | None = None) -> pa.Table:
         """Scan texts and return their matches as a table.
