@@ -18,7 +18,8 @@ using NodeId = std::uint32_t;  // 0: none
 struct Node {
     Type type;
     NodeId child = 0, next = 0;          // first child, next sibling
-    std::uint32_t start = 0, stop = 0;   // Name, Attribute, arg, keyword, alias, Constant, definitions: bytes of what names them
+    std::uint32_t start = 0, stop = 0;   // Name, Attribute, arg, keyword, alias, Constant, definitions: bytes of what names them;
+                                         // other statements: their first token
 };
 
 struct Function {
@@ -92,6 +93,7 @@ private:
     // Statements (statements.cpp, compound.cpp, definitions.cpp)
     void statements(List& into, bool top);
     void statement(List& into);
+    void any_statement(List& into);
     void simple_statement(List& into);
     void expression_statement(List& into);
     void block(List& into, bool docstring = false);

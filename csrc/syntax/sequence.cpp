@@ -5,6 +5,7 @@
 #include <bit>
 #include <charconv>
 #include <cstring>
+#include <string>
 #include <system_error>
 
 namespace phi_fast::syntax {
@@ -41,15 +42,99 @@ std::uint32_t hash_text(std::string_view text, std::uint32_t seed) {
     return static_cast<std::uint32_t>(h ^ (h >> 32));
 }
 
-// A literal without its quotes and prefix, so that 'a' and "a" are the same.
-std::string_view literal(std::string_view text) {
-    std::size_t p = 0;
-    while (p < text.size() && p < 3 && text[p] != '"' && text[p] != '\'') ++p;
-    if (p == text.size() || (text[p] != '"' && text[p] != '\'')) return text;
-    const char q = text[p];
-    const std::size_t width = p + 5 < text.size() && text[p + 1] == q && text[p + 2] == q ? 3 : 1;
-    if (text.size() < p + 2 * width) return text;
-    return text.substr(p + width, text.size() - p - 2 * width);
+// Reads a string literal's escapes. What begins at `p` (after the backslash) is appended as the UTF-8 it stands for.
+const char* append_escape(const char* p, const char* end, std::string& out) {
+    const auto number = [&](int base, int most) {
+        std::uint32_t value = 0;
+        const char* stop = p + std::min<std::ptrdiff_t>(most, end - p);
+        const auto read = std::from_chars(p, stop, value, base);
+        if (read.ptr == p) {
+            out.push_back('\\');
+            return p;
+        }
+        if (value < 0x80) {
+            out.push_back(static_cast<char>(value));
+        } else if (value < 0x800) {
+            out.push_back(static_cast<char>(0xC0 | value >> 6));
+            out.push_back(static_cast<char>(0x80 | (value & 0x3F)));
+        } else {
+            if (value >= 0x10000) out.push_back(static_cast<char>(0xF0 | (value >> 18 & 7)));
+            out.push_back(static_cast<char>((value >= 0x10000 ? 0x80 : 0xE0) | (value >> 12 & (value >= 0x10000 ? 0x3F : 0x0F))));
+            out.push_back(static_cast<char>(0x80 | (value >> 6 & 0x3F)));
+            out.push_back(static_cast<char>(0x80 | (value & 0x3F)));
+        }
+        return read.ptr;
+    };
+    const char c = *p;
+    if (c >= '0' && c <= '7') return number(8, 3);
+    ++p;
+    switch (c) {
+        case '\n': return p;
+        case '\r': return p < end && *p == '\n' ? p + 1 : p;
+        case '\\': case '\'': case '"': out.push_back(c); return p;
+        case 'a': out.push_back('\a'); return p;
+        case 'b': out.push_back('\b'); return p;
+        case 'f': out.push_back('\f'); return p;
+        case 'n': out.push_back('\n'); return p;
+        case 'r': out.push_back('\r'); return p;
+        case 't': out.push_back('\t'); return p;
+        case 'v': out.push_back('\v'); return p;
+        case 'x': return number(16, 2);
+        case 'u': return number(16, 4);
+        case 'U': return number(16, 8);
+        default: out.push_back('\\'); out.push_back(c); return p;
+    }
+}
+
+// String literals by their value, neighbours joined, so that 'a\n', "a\x0a" and "a" "\n" are the same. What has no quotes is a
+// piece of an f-string, or a word such as None.
+std::uint32_t hash_literal(std::string_view text, std::uint32_t seed) {
+    thread_local std::string value;
+    value.clear();
+    const char* p = text.data();
+    const char* const end = p + text.size();
+    const auto copy = [&](const char* from, const char* to, bool raw) {
+        while (from < to) {
+            if (*from == '\\' && !raw && from + 1 < to) {
+                from = append_escape(from + 1, to, value);
+            } else if (*from == '\r') {  // line ends are \n, as in the values that Python gives
+                value.push_back('\n');
+                from += from + 1 < to && from[1] == '\n' ? 2 : 1;
+            } else {
+                value.push_back(*from++);
+            }
+        }
+    };
+    bool quoted = false;
+    while (p < end) {
+        const char* q = p;
+        bool raw = false;
+        while (q < end && q - p < 3 && *q != '"' && *q != '\'') raw |= (*q++ | 0x20) == 'r';
+        if (q == end || (*q != '"' && *q != '\'')) {
+            if (!quoted) copy(p, end, false);
+            break;
+        }
+        const char quote = *q;
+        const std::ptrdiff_t width = end - q >= 6 && q[1] == quote && q[2] == quote ? 3 : 1;
+        const char* const from = q += width;
+        const auto closes = [&](const char* at) {
+            return *at == quote && (width == 1 || (end - at >= 3 && at[1] == quote && at[2] == quote));
+        };
+        while (q < end && !closes(q)) q += *q == '\\' && q + 1 < end ? 2 : 1;
+        copy(from, std::min(q, end), raw);
+        quoted = true;
+        p = std::min(q + width, end);
+        while (p < end) {  // blanks, line ends and comments up to the next literal
+            if (*p == '#') {
+                while (p < end && *p != '\n' && *p != '\r') ++p;
+            } else if (*p == ' ' || *p == '\t' || *p == '\n' || *p == '\r' || *p == '\f' || *p == '\\') {
+                ++p;
+            } else {
+                break;
+            }
+        }
+    }
+    return hash_text(value, seed);
 }
 
 // A number by its value, so that 1. and 1.0, 0x10 and 16 are the same; anything longer than a machine number by its text.
@@ -194,7 +279,7 @@ void AlphaForm::make(std::string_view source, const Tree& tree, const Sequences&
                 if (!text.empty() && ((text[0] >= '0' && text[0] <= '9') || (text[0] == '.' && text != "..."))) {
                     out.push_back(hash_number(text, type << 8 | 4));
                 } else {
-                    out.push_back(hash_text(literal(text), type << 8 | 3));
+                    out.push_back(hash_literal(text, type << 8 | 3));
                 }
                 break;
             default: out.push_back(type); break;

@@ -43,6 +43,16 @@ void Parser::recover(List& into) {
 
 void Parser::statement(List& into) {
     const Deeper deeper(*this);
+    const Token first = peek();
+    const NodeId before = into.last;
+    any_statement(into);
+    const NodeId made = before ? tree_->nodes[before].next : into.first;
+    if (!made || tree_->nodes[made].stop) return;
+    tree_->nodes[made].start = first.start;
+    tree_->nodes[made].stop = first.stop;
+}
+
+void Parser::any_statement(List& into) {
     switch (kind()) {
         case Tok::kw_if: add(into, if_statement()); return;
         case Tok::kw_for: take(); add(into, loop(Type::For)); return;

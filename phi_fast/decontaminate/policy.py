@@ -159,17 +159,18 @@ class Policy:
                 f"counts from {self.words} words on."
             )
         alike = self._syntax_tests()
-        also = " also" if said else ""
+        whom = "It is also" if said else "A document is"
         if alike and self.both:
             alike = [f"{' or '.join(alike)}, where its embedding lies within {self.distance:g} of the item's as well"]
         if alike:
             smaller = "" if self.alpha is None else "; smaller functions must be the same but for their names"
             said.append(
-                f"It is{also} {does} when one of its functions, of {LARGE_NODES} syntax nodes or more, matches a "
+                f"{whom} {does} when one of its functions, of {LARGE_NODES} syntax nodes or more, matches a "
                 f"solution's to {' or to '.join(alike)}{smaller}."
             )
         if self.distance is not None and not self.both:
-            said.append(f"It is{also} {does} when its embedding lies within {self.distance:g} of an item's.")
+            whom = "It is also" if said else "A document is"
+            said.append(f"{whom} {does} when its embedding lies within {self.distance:g} of an item's.")
         heavy = [f"{part} {weight:g}" for part, weight in sorted(self.weights.items()) if weight != 1 and weight > 0]
         if heavy:
             said.append(f"Coverage and run are multiplied by the part's weight first: {', '.join(heavy)}.")

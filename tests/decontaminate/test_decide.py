@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from phi_fast.decontaminate import Run, decontaminate, redecide, reproduce_run
-from phi_fast.decontaminate import scan as scan_module
+from phi_fast.decontaminate.channels import Channels
 from phi_fast.errors import InputError, RunError
 from tests.decontaminate.corpora import documents, exam, exam_file, item_text, jsonl, output_bytes, words
 
@@ -32,7 +32,7 @@ def no_scan(monkeypatch: pytest.MonkeyPatch) -> None:
     def scanned(*_: Any) -> None:
         raise AssertionError("something was scanned")
 
-    monkeypatch.setattr(scan_module, "scan_batch", scanned)
+    monkeypatch.setattr(Channels, "scan", scanned)
 
 
 CHOICES: list[dict[str, Any]] = [

@@ -229,5 +229,5 @@ def test_loading_what_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         Run.load(tmp_path)
     (tmp_path / "run.json").write_text('{"format": 99}')
-    with pytest.raises(InputError, match="format 99; this phi_fast reads format 1"):
+    with pytest.raises(InputError, match="format 99; this phi_fast reads format 2"):
         Run.load(tmp_path)

@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from phi_fast.decontaminate.evidence import EVIDENCE_SCHEMA
 from phi_fast.decontaminate.policy import PRESETS, Policy, changed, make_policy, read_allow
-from phi_fast.decontaminate.verdicts import Match, condemns, cut, reason
+from phi_fast.decontaminate.verdicts import DECIDING, Match, condemns, cut, reason
 from phi_fast.engines.ngram import PartInfo
 from phi_fast.errors import InputError
 
@@ -26,12 +27,34 @@ PARTS = [
 ]  # fmt: skip
 
 
+SCHEMA = pa.schema([EVIDENCE_SCHEMA.field(name) for name in DECIDING])
+WORDS = {
+    "channel": "ngram",
+    "suite": "exam",
+    "item": "a",
+    "part": "question",
+    "n": 5,
+    "run": 5,
+    "coverage": 0.9,
+    "words": 30,
+}
+TREE = {
+    "channel": "syntax",
+    "suite": "exam",
+    "item": "a",
+    "part": "solution",
+    "nodes": 40,
+    "item_nodes": 40,
+    "tau": 0.8,
+    "alpha": 0.5,
+}
+NEAR = {"channel": "embedding", "suite": "exam", "item": "a", "part": "solution", "distance": 0.3}
+
+
 def evidence(*rows: dict[str, Any]) -> pa.Table:
-    usual = {"suite": "exam", "item": "a", "part": "question", "n": 5, "run": 5, "coverage": 0.9, "words": 30}
-    made = [usual | row for row in rows]
-    table = pa.Table.from_pylist(made)
-    at = table.schema.get_field_index("coverage")
-    return table.set_column(at, "coverage", table["coverage"].cast(pa.float32()))
+    usual = {"ngram": WORDS, "syntax": TREE, "embedding": NEAR}
+    made = [{"channel": "ngram"} | usual[row.get("channel", "ngram")] | row for row in rows]
+    return pa.Table.from_pylist(made, SCHEMA)
 
 
 def judged(policy: Policy, *rows: dict[str, Any]) -> list[bool]:
@@ -89,6 +112,54 @@ def test_allow_list_from_a_file(tmp_path: Path) -> None:
     assert read_allow([str(path), "MBPP/1 ", "mbpp"]) == ("HumanEval/53 solution", "MBPP/1", "mbpp")
 
 
+def tree(**values: Any) -> dict[str, Any]:
+    return {"channel": "syntax", **values}
+
+
+def near(**values: Any) -> dict[str, Any]:
+    return {"channel": "embedding", **values}
+
+
+def test_functions_condemn_by_node_types_or_but_for_their_names() -> None:
+    rows = [tree(tau=0.949), tree(tau=0.95), tree(alpha=0.849), tree(alpha=0.85), tree()]
+    assert judged(Policy(), *rows) == [False, True, False, True, False]
+    assert judged(Policy(alpha=None), *rows) == [False, True, False, False, False]
+    assert judged(Policy(tau=None, alpha=0.9), *rows, tree(alpha=0.9)) == [False, False, False, False, False, True]
+    assert judged(Policy(tau=0.8), *rows) == [True] * 5
+    assert judged(Policy(tau=None, alpha=None), *rows, tree(tau=1.0, alpha=1.0)) == [False] * 6
+
+
+@pytest.mark.parametrize("small", [{"nodes": 24}, {"item_nodes": 24}])
+def test_small_functions_must_be_the_same_but_for_their_names(small: dict[str, Any]) -> None:
+    rows = [tree(tau=1.0, alpha=0.99, **small), tree(tau=1.0, alpha=1.0, **small)]
+    assert judged(Policy(), *rows) == [False, True]
+    assert judged(Policy(alpha=None), *rows) == [False, False]  # node types alone say nothing of them
+
+
+def test_functions_are_judged_where_words_cannot() -> None:
+    same = tree(tau=1.0, alpha=1.0)
+    rows = [same | {"item": "b"}, {"item": "b", "part": "solution"}, same]
+    assert judged(Policy(), *rows) == [True, False, True]
+    assert judged(Policy(parts=("question",)), *rows) == [False, False, False]
+    assert judged(Policy(allow=("b",)), *rows) == [False, False, True]
+    assert judged(Policy(weights={"solution": 0}), *rows) == [False, False, False]
+
+
+def test_embeddings_condemn_alone_or_with_syntax() -> None:
+    rows = [near(), near(distance=0.31), tree(tau=1.0, distance=0.3), tree(tau=1.0, distance=0.31), tree(tau=1.0)]
+    assert judged(Policy(distance=0.3), *rows) == [True, False, True, True, True]
+    assert judged(Policy(), *rows) == [False, False, True, True, True]
+    assert judged(Policy(distance=0.3, both=True), *rows) == [False, False, True, False, False]
+    assert judged(make_policy("phi1-similar", distance=0.3)[1], *rows, {}) == [False, False, True, False, False, False]
+
+
+def test_channels_of_a_policy() -> None:
+    assert Policy().channels == ("ngram", "syntax")
+    assert make_policy("gpt3")[1].channels == make_policy("tulu3")[1].channels == ("ngram",)
+    assert make_policy("phi1-similar")[1].channels == ("syntax", "embedding")
+    assert make_policy("phi1", tau=0.9)[1].channels == ("ngram", "syntax")
+
+
 def test_nothing_to_judge() -> None:
     assert condemns(Policy(), evidence({})[:0], PARTS).tolist() == []
 
@@ -117,6 +188,13 @@ def test_said_in_words() -> None:
     for words in expected:
         assert words in said
     assert "holds, in one place, at least 70% of the words of an item's question, solution or tests." in str(Policy())
+    assert "of 25 syntax nodes or more, matches a solution's to 95% by node types or to 85%" in str(Policy())
+    assert "smaller functions must be the same but for their names" in str(Policy())
+    assert "syntax nodes" not in said
+    similar = str(make_policy("phi1-similar")[1])
+    assert similar.startswith("A document is dropped when one of its functions")
+    assert "95% by node types, where its embedding lies within 0.5 of the item's as well" in similar
+    assert "when its embedding lies within 0.4 of an item's" in str(Policy(distance=0.4))
 
 
 @pytest.mark.parametrize(
@@ -127,7 +205,12 @@ def test_said_in_words() -> None:
         ({"coverage": 0.5, "weights": {"tests": 3.0}}, r"with weight 3 of tests\).*give 0.6 or more"),
         ({"run": 12}, "give 13 or more"),
         ({"words": 7}, "words 7"),
-        ({"coverage": None}, "neither a coverage nor a run"),
+        ({"coverage": None, "tau": None, "alpha": None}, "neither a coverage nor a run"),
+        ({"tau": 0.79}, "tau 0.79: evidence holds match rates from 0.8"),
+        ({"alpha": 1.01}, "alpha 1.01"),
+        ({"distance": 0.9}, "evidence holds distances up to 0.8"),
+        ({"both": True}, "both: needs a distance"),
+        ({"both": True, "distance": 0.3, "tau": None, "alpha": None}, "both: needs a distance and a tau or alpha"),
         ({"mode": "remove"}, "give drop, cut or flag"),
         ({"parts": ("answer",)}, "give question, solution or tests"),
         ({"weights": {"tests": -1.0}}, "give 0 or more"),
@@ -141,7 +224,7 @@ def test_refused(values: dict[str, Any], message: str) -> None:
 
 
 def found(start: int, end: int, item: str = "exam/1", coverage: float = 1.0, run: int = 20) -> Match:
-    return Match("exam", item, "question", start, end, run, coverage)
+    return Match("ngram", "exam", item, "question", start, end, run, coverage, None, None, None)
 
 
 def test_reason_names_the_worst_match() -> None:
@@ -149,6 +232,15 @@ def test_reason_names_the_worst_match() -> None:
     several = [found(0, 9, "exam/2", 0.8), found(0, 9), found(0, 9, "exam/3", 0.9), found(5, 9, "exam/3")]
     assert reason(several) == "exam/1 question: coverage 1.00, run 20 words, and 2 more items"
     assert reason([found(0, 9, "17")]).startswith("exam 17 question:")
+
+
+def test_reason_by_channel() -> None:
+    function = Match("syntax", "exam", "exam/1", "solution", 0, 9, None, None, 0.97, 1.0, None)
+    assert reason([found(0, 9, "exam/2", 0.8), function]) == (
+        "exam/1 solution: match rate 0.97 by node types, 1.00 in alpha-normalised form, and 1 more item"
+    )
+    text = Match("embedding", "exam", "exam/1", "solution", 0, 9, None, None, None, None, 0.2)
+    assert reason([text]) == "exam/1 solution: embedding at distance 0.20"
 
 
 LINES = "".join(f"line {number} of the document\n" for number in range(10))  # 23 characters a line

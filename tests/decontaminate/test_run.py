@@ -24,7 +24,7 @@ from tests.decontaminate.corpora import documents, exam, item_text, jsonl, leaki
 
 EVIDENCE_COLUMNS = [
     "id", "file", "row", "channel", "suite", "item", "part", "n", "doc_start", "doc_end", "item_start", "item_end",
-    "run", "coverage", "score", "words",
+    "run", "coverage", "score", "words", "form", "nodes", "item_nodes", "tau", "alpha", "distance",
 ]  # fmt: skip
 
 
@@ -265,7 +265,7 @@ def test_gate_raises_once_everything_is_written(tmp_path: Path) -> None:
         ({"coverage": 0.1}, "coverage 0.1: evidence holds matches of coverage 0.2 or more"),
         ({"run": 5}, "run 5: evidence holds every run of 13 words or more"),
         ({"mode": "keep"}, 'mode "keep": give drop, cut or flag'),
-        ({"preset": "gpt5"}, 'preset "gpt5": give one of default, gpt3, phi1, tulu3'),
+        ({"preset": "gpt5"}, 'preset "gpt5": give one of default, gpt3, phi1, phi1-similar, tulu3'),
         ({"n": [0]}, "n 0: give lengths from 1 to 64 words"),
         ({"threads": 0}, "threads 0: give 1 or more"),
     ],
