@@ -85,6 +85,8 @@ def decontaminate(
     alpha: opt.Alpha = None,
     distance: opt.Distance = None,
     both: opt.Both = None,
+    embedding_model: opt.EmbeddingModel = "minilm",
+    device: opt.Device = None,
     part: opt.Parts = None,
     weight: opt.Weights = None,
     allow: opt.Allow = None,
@@ -127,7 +129,8 @@ def decontaminate(
     done = decontaminate(
         corpus, [*(against or []), *(suite or [])], output, preset=preset or "default", mode=_mode(mode), n=n,
         coverage=coverage, run=run, words=words, tau=tau, alpha=alpha, distance=distance, both=both, parts=part,
-        weights=weights_of(weight), allow=allow or (), channels=channels, window=window, min_piece=min_piece,
+        weights=weights_of(weight), allow=allow or (), channels=channels,
+        embedding_model=embedding_model, embedding_device=device, window=window, min_piece=min_piece,
         max_pieces=max_pieces,
         fields={"question": question, "solution": solution, "tests": tests, "id": id_field},
         text=text, id=id, pattern=pattern, threads=threads, strict=strict, overwrite=overwrite,

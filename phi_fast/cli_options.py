@@ -61,6 +61,10 @@ Alpha = Annotated[
     float | None, option("--alpha", panel=RULE, help="Least match rate of functions but for their names, 0.8 to 1.")
 ]
 Distance = Annotated[float | None, option("--distance", panel=RULE, help="Largest distance of embeddings, to 0.8.")]
+EmbeddingModel = Annotated[
+    str, option("--embedding-model", panel=RULE, help="minilm, a model's folder, or its name on the hub. [minilm]")
+]
+Device = Annotated[str | None, option("--device", panel=RUNNING, help="Where the embedding model runs: cpu, cuda.")]
 Both = Annotated[bool | None, option("--both/--either", panel=RULE, help="phi-1's rule: the distance first, then tau.")]
 Parts = Annotated[
     list[str] | None, option("--part", panel=RULE, help="Look at this part alone: question, solution, tests; repeat.")

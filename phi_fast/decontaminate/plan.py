@@ -8,13 +8,18 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from phi_fast.corpus import UNIT_BYTES, Source, discover
 from phi_fast.decontaminate.channels import MOST_ITEMS_BY_DEFAULT, chosen_channels
+from phi_fast.decontaminate.embedding import UNIT_BYTES as EMBEDDING_UNIT_BYTES
+from phi_fast.decontaminate.embedding import described, open_embedder, without_name
 from phi_fast.decontaminate.policy import Policy
 from phi_fast.errors import InputError
 from phi_fast.suites import Item, Part, Suite, load_suite, load_suites
+
+if TYPE_CHECKING:
+    from phi_fast.vectors import Embedder
 
 Against = str | os.PathLike[str] | Suite
 FIELDS = ("question", "solution", "tests", "id")
@@ -33,17 +38,19 @@ class Plan:
     n: tuple[int, ...]
     policy: Policy
     channels: tuple[str, ...]
+    embedding: Mapping[str, Any] | None  # the embedding model and its settings, where that channel is on
     unit_bytes: int
     suites: tuple[Suite, ...]
     sources: tuple[Source, ...]
     notes: tuple[str, ...]  # what was left out of the corpus, in sentences
+    embedder: Embedder | None = None  # loaded, where the embedding channel is on
 
     def settings(self) -> dict[str, Any]:
         """Give the settings as they stand in run.json."""
         return {
             "corpus": list(self.corpus), "against": list(self.against), "fields": dict(self.fields), "text": self.text,
             "id": self.id, "pattern": self.pattern, "n": list(self.n), "channels": list(self.channels),
-            "unit_bytes": self.unit_bytes, "policy": self.policy.as_dict(),
+            "embedding": None if self.embedding is None else dict(self.embedding), "unit_bytes": self.unit_bytes, "policy": self.policy.as_dict(),
         }  # fmt: skip
 
     def inputs(self) -> list[dict[str, Any]]:
@@ -73,6 +80,8 @@ def make_plan(
     id: str | None = None,
     pattern: str | None = None,
     channels: Sequence[str] | None = None,
+    embedding_model: str = "minilm",
+    embedding_device: str | None = None,
     unit_bytes: int | None = None,
 ) -> Plan:
     """Find the corpus and load the suites.
@@ -94,6 +103,10 @@ def make_plan(
     suites = load_suites(specs, **chosen)
     notes: list[str] = []
     sources = discover(absolute, text=text, id=id, pattern=pattern, note=notes.append)
+    chosen_ways = _channels(channels, policy, sum(len(suite.items) for suite in suites), notes)
+    embedder, usual_unit = None, UNIT_BYTES
+    if "embedding" in chosen_ways:
+        embedder, usual_unit = open_embedder(embedding_model, embedding_device), EMBEDDING_UNIT_BYTES
     return Plan(
         corpus=absolute,
         against=tuple(_spec(spec) for spec in specs),
@@ -103,12 +116,14 @@ def make_plan(
         pattern=pattern,
         n=n,
         policy=policy,
-        channels=_channels(channels, policy, sum(len(suite.items) for suite in suites), notes),
+        channels=chosen_ways,
+        embedding=None if embedder is None else described(embedding_model, embedder),
         # The variable is for tests that need many units of little data.
-        unit_bytes=unit_bytes or int(os.environ.get("PHI_FAST_UNIT_BYTES") or UNIT_BYTES),
+        unit_bytes=unit_bytes or int(os.environ.get("PHI_FAST_UNIT_BYTES") or usual_unit),
         suites=suites,
         sources=tuple(sources),
         notes=tuple(notes),
+        embedder=embedder,
     )
 
 
@@ -156,6 +171,7 @@ def plan_again(record: Mapping[str, Any], in_index: Sequence[Any]) -> Plan:
         id=settings["id"],
         pattern=settings["pattern"],
         channels=settings["channels"],
+        embedding_model=settings["embedding"]["given"] if settings["embedding"] else "minilm",
         unit_bytes=settings["unit_bytes"],
     )
 
@@ -175,7 +191,7 @@ def plan_record(plan: Plan, version: str) -> dict[str, Any]:
 def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Say how the run in a folder (its run.json) differs from a plan's record, a line each."""
     old, new = _deciding(there), _deciding(now)
-    plain = ("phi_fast", "n", "channels", "unit_bytes")
+    plain = ("phi_fast", "n", "channels", "embedding", "unit_bytes")
     said = [_differs(name, old[name], new[name]) for name in plain if old[name] != new[name]]
     for name in new["policy"]:
         if old["policy"].get(name) != new["policy"][name]:
@@ -191,6 +207,7 @@ def _deciding(record: Mapping[str, Any]) -> dict[str, Any]:
         "phi_fast": record["phi_fast"],
         "n": settings["n"],
         "channels": settings["channels"],
+        "embedding": without_name(settings["embedding"]),
         "unit_bytes": settings["unit_bytes"],
         "policy": settings["policy"],
         "suites": {one["name"]: {"content (sha256)": one["sha256"]} for one in record["suites"]},

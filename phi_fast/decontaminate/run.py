@@ -25,6 +25,7 @@ from phi_fast.errors import GateError, InputError, RunError
 if TYPE_CHECKING:
     from phi_fast.decontaminate.write import Decided
     from phi_fast.engines.ngram import NgramIndex, PartInfo
+    from phi_fast.vectors import Embedder
 
 WRITTEN = "written"  # journal record: the clean copy of a source is there
 
@@ -55,6 +56,8 @@ def decontaminate(
     id: str | None = None,
     pattern: str | None = None,
     channels: Sequence[str] | None = None,
+    embedding_model: str = "minilm",
+    embedding_device: str | None = None,
     threads: int | None = None,
     strict: bool = False,
     fail_above: float | None = None,
@@ -84,6 +87,8 @@ def decontaminate(
         Which files of a folder are documents, "**/*.py" where the folder holds no corpus files.
     channels
         Ways to find matches, "ngram", "syntax" and "embedding"; those the rule has thresholds for unless given.
+    embedding_model, embedding_device
+        Model of the embedding channel: "minilm", a folder, or a name on the hub; and where it runs, "cpu" or "cuda".
     threads
         All usable cores by default. The output's bytes do not depend on it.
     strict
@@ -119,7 +124,7 @@ def decontaminate(
     folder = Path(output).expanduser()
     plan = make_plan(
         corpus, against, index_n, policy, fields=fields, text=text, id=id, pattern=pattern, channels=channels,
-        unit_bytes=unit_bytes,
+        embedding_model=embedding_model, embedding_device=embedding_device, unit_bytes=unit_bytes,
     )  # fmt: skip
     refuse_inside(folder, plan.corpus)
     if threads is not None and threads < 1:
@@ -157,7 +162,7 @@ def carry_out(
             begin(folder, record)
         with Journal(folder / JOURNAL, {"settings": record["settings_sha256"]}) as journal:
             index = _learn(plan, folder, index, record)
-            channels = open_channels(index, plan.channels)
+            channels = open_channels(index, plan.channels, plan.embedder)
             _refuse_untestable(plan, channels.parts)
             resumed = journal.totals.copy()
             if resumed:
@@ -269,14 +274,19 @@ def _refuse_untestable(plan: Plan, parts: Sequence[PartInfo]) -> None:
             )
 
 
-def open_channels(index: NgramIndex, names: Sequence[str]) -> Channels:
-    """Make ready what the channels of a run scan with."""
+def open_channels(index: NgramIndex, names: Sequence[str], embedder: Embedder | None = None) -> Channels:
+    """Make ready what the channels of a run scan with; the embedding channel is there where its model is given."""
     trees = None
     if "syntax" in names:
         from phi_fast.engines.trees import TreeIndex
 
         trees = TreeIndex.build(index.parts)
-    return Channels(index, tuple(names), trees)
+    embedding = None
+    if embedder is not None:
+        from phi_fast.decontaminate.embedding import EmbeddingChannel
+
+        embedding = EmbeddingChannel(index.parts, embedder)
+    return Channels(index, tuple(names), trees, embedding)
 
 
 def _learn(plan: Plan, folder: Path, index: NgramIndex | None, record: dict[str, Any]) -> NgramIndex:
