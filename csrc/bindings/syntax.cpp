@@ -152,7 +152,16 @@ public:
         std::vector<Converted> converted;
         std::vector<std::span<const std::uint8_t>> spans;
         spans.reserve(held.size());
-        for (const py::handle one : held) {
+        const std::size_t count = held.size();
+        for (std::size_t i = 0; i < count; ++i) {
+            // The arrays' heads lie scattered over memory: each is fetched well before it is read.
+            constexpr std::size_t kAhead = 16;
+            if (i + kAhead < count) {
+                const auto* ahead = reinterpret_cast<const char*>(PyTuple_GET_ITEM(held.ptr(), static_cast<py::ssize_t>(i + kAhead)));
+                __builtin_prefetch(ahead);
+                __builtin_prefetch(ahead + 64);
+            }
+            const py::handle one = PyTuple_GET_ITEM(held.ptr(), static_cast<py::ssize_t>(i));
             if (py::isinstance<Types>(one)) {
                 const auto array = py::reinterpret_borrow<Types>(one);
                 if (array.ndim() == 1) {
@@ -178,6 +187,12 @@ private:
         in_parallel(steps, threads, [&](std::size_t step) {
             std::vector<Neighbour> near;
             for (std::size_t q = step * kStep; q < std::min(queries, (step + 1) * kStep); ++q) {
+                constexpr std::size_t kAhead = 8;
+                if (q + kAhead < queries) {
+                    const auto ahead = sequence(q + kAhead);
+                    for (std::size_t byte = 0; byte < std::min<std::size_t>(ahead.size(), 256); byte += 64)
+                        __builtin_prefetch(ahead.data() + byte);
+                }
                 neighbours_.within(sequence(q), tau, near);
                 for (const Neighbour& n : near) found[step].push_back({static_cast<std::uint32_t>(q), n.item, n.distance});
             }

@@ -230,7 +230,8 @@ def neighbours(
 
 
 def _types(sequences: Sequence[Any]) -> Sequence[NDArray[np.uint8]]:
-    return [one.types if isinstance(one, Function) else one for one in sequences]
+    # (A hundred thousand arrays scattered over memory are not worth a look each.)
+    return [one.types for one in sequences] if sequences and isinstance(sequences[0], Function) else sequences
 
 
 def _sizes(functions: Sequence[Any]) -> NDArray[np.uint32]:
