@@ -86,6 +86,9 @@ class A(B, *C, metaclass=D, **E): x: int; y: int = 3; (z): int = 4; a.b: int; a[
 with (open(a) as b, c as (d, e), f): pass
 with (a, b): pass
 with (a): pass
+with (lambda a, *b: c, d): pass
+with (lambda a, /, *, b=[*c]: d): pass
+with (lambda a: b, *c): pass
 with (yield): pass
 with (a, b)[0] as c, d: pass
 with a as b, c as d[0]: pass
