@@ -2,9 +2,9 @@
 
     python benchmarks/syntax_speed.py --rounds 5
 
-One core. Parsing: the standard library, in memory. Distances: HumanEval's functions against functions of all Python source
-found, at τ = 0.8; rapidfuzz's `cdist` gets the same cutoff. A pair counts whether or not a bound settles it; what is timed
-is the whole call, from arrays to pairs.
+One core. Parsing: the standard library, in memory. Distances: HumanEval's functions against functions of all Python
+source found, at τ = 0.8; rapidfuzz's `cdist` gets the same cutoff. A pair counts whether or not a bound settles it;
+what is timed is the whole call, from arrays to pairs.
 """
 
 from __future__ import annotations
