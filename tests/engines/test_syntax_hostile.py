@@ -168,6 +168,15 @@ def test_headers_without_their_block() -> None:
     assert match[functions[0].start : functions[0].end].endswith(b"return 2")
 
 
+def test_a_decorator_after_an_open_bracket_is_the_definitions() -> None:
+    kept = b"    @property\n    def b(self): pass\n"
+    broken = parse(b"class A:\n    def a(self):\n        return f(1,\n\n" + kept).functions
+    assert broken[-1].whole
+    assert broken[-1].types.tolist() == parse(b"class A:\n" + kept).functions[0].types.tolist()
+    for operand in (b"b", b'b + """\ndef c(): pass\n"""', b"b\n  @c"):
+        assert parse(b"x = (a\n  @" + operand + b"\n)\ndef d(): pass\n").errors == 0
+
+
 def test_mixed_tabs_are_eight_columns() -> None:
     assert whole(b"def a():\n\tif x:\n\t\ty\n        return 1\n") == ["a"]
     assert whole(b"if x:\n        y\n\tz\n" + AFTER) == ["after"]
