@@ -315,7 +315,13 @@ std::size_t Lexer::field_end(std::size_t at, std::size_t limit, bool triple, std
     if (p == npos) return npos;
     if (source_[p] == '=') {
         ++p;
-        while (p < limit && (source_[p] == ' ' || source_[p] == '\t' || at_newline(p))) ++p;
+        while (p < limit && (source_[p] == ' ' || source_[p] == '\t' || source_[p] == '\f' || source_[p] == '#' || at_newline(p))) {
+            if (source_[p] == '#') {
+                while (p < limit && !at_newline(p)) ++p;
+            } else {
+                ++p;
+            }
+        }
     }
     if (p < limit && source_[p] == '!') {
         ++p;

@@ -49,6 +49,7 @@ NEWER = {
         "class A[T](B, metaclass=M[T]): type X = T\n",
         "type = type(type)\ntype[x] = y\ntype (x)\ntype.x = 1\n",
         "f\"{d[\"same quotes\"]}\" f'{\"\\n\".join(x)}' f'{'a' + f'{'b'}'}'\n",
+        'f"{1+2 = # a comment\n  }" f"{x = # another\n!r}"\n',
         'f"{\n  x  # a comment\n  + 1\n}"\n',
         'f"""{f\'\'\'{f"{1}"}\'\'\'}"""\n',
         'f"{x:{y:{z}}}" f"{x!r:>{w}.{p}}" f"{x = !a:^{w}}"\n',
