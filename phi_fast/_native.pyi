@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -103,6 +103,16 @@ def sequence_distance(a: NDArray[np.uint32], b: NDArray[np.uint32], cutoff: int 
 def tree_distance(
     a: NDArray[np.uint32], a_sizes: NDArray[np.uint32], b: NDArray[np.uint32], b_sizes: NDArray[np.uint32]
 ) -> int: ...
+def tree_distances(
+    pairs: NDArray[Any],
+    types: NDArray[np.uint8],
+    sizes: NDArray[np.uint32],
+    offsets: NDArray[np.uint64],
+    item_types: NDArray[np.uint8],
+    item_sizes: NDArray[np.uint32],
+    item_offsets: NDArray[np.uint64],
+    threads: int,
+) -> NDArray[np.uint32]: ...
 
 class ParsedSource:
     def __init__(self, source: Buffer) -> None: ...
@@ -121,3 +131,4 @@ class TreeNeighbours:
     def within(
         self, types: NDArray[np.uint8], offsets: NDArray[np.uint64], tau: float, threads: int
     ) -> NDArray[Any]: ...
+    def within_each(self, sequences: Iterable[NDArray[np.uint8]], tau: float, threads: int) -> NDArray[Any]: ...

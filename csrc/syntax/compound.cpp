@@ -45,9 +45,11 @@ NodeId Parser::loop(Type type) {
 
 // `with (a as b, c):` against `with (a, b)[0]:` and `with (yield x):`
 bool Parser::with_items_in_parentheses() const {
-    int depth = 0;
+    int depth = 0, lambdas = 0;  // (lambda a, *b: c) has a star that makes no tuple
     for (std::size_t k = 0;; ++k) {
         switch (kind(k)) {
+            case Tok::kw_lambda: lambdas += depth == 1; break;
+            case Tok::colon: lambdas -= depth == 1 && lambdas > 0; break;
             case Tok::lpar: case Tok::lsqb: case Tok::lbrace: ++depth; break;
             case Tok::rpar: case Tok::rsqb: case Tok::rbrace:
                 if (--depth == 0) return kind(k + 1) == Tok::colon;
@@ -56,7 +58,7 @@ bool Parser::with_items_in_parentheses() const {
                 if (depth == 1) return false;
                 break;
             case Tok::star:
-                if (depth == 1 && (kind(k - 1) == Tok::lpar || kind(k - 1) == Tok::comma)) return false;
+                if (depth == 1 && !lambdas && (kind(k - 1) == Tok::lpar || kind(k - 1) == Tok::comma)) return false;
                 break;
             case Tok::newline: case Tok::end: case Tok::error: return false;
             default: break;
@@ -139,15 +141,21 @@ NodeId Parser::match_statement() {
     expect(Tok::colon);
     expect(Tok::newline);
     expect(Tok::indent);
-    while (is_word("case")) {
-        take();
-        List one;
-        add(one, pattern_top());
-        if (accept(Tok::kw_if)) add(one, named_expression());
-        block(one);
-        add(parts, wrap(Type::match_case, one));
+    // An error in one case leaves the others and the end of the block as they are.
+    while (!is(Tok::end) && !accept(Tok::dedent)) {
+        const std::size_t began = at_;
+        try {
+            if (!is_word("case")) throw Fault{};
+            take();
+            List one;
+            add(one, pattern_top());
+            if (accept(Tok::kw_if)) add(one, named_expression());
+            block(one);
+            add(parts, wrap(Type::match_case, one));
+        } catch (const Fault&) {
+            recover(parts, began);
+        }
     }
-    expect(Tok::dedent);
     return wrap(Type::Match, parts);
 }
 

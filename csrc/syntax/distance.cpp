@@ -94,66 +94,102 @@ std::uint32_t cutoff_for(double tau, std::uint32_t n, std::uint32_t m) {
 
 namespace {
 
-// Postorder labels (from 1), leftmost leaves and keyroots of a tree given in preorder.
+// A tree in postorder (from 1): labels, the first node of each subtree, and the keyroots: of the nodes that share a first
+// node, the outermost. The mirrored tree has its children in reverse; two trees are as far apart as their mirror images.
 struct Postorder {
-    std::vector<std::uint32_t> label, leftmost, keyroots;
+    std::vector<std::uint32_t> label, first, keyroots;
+    std::vector<std::uint32_t> open;  // ends of the ancestors' subtrees
+    std::vector<std::uint8_t> seen;
+    std::uint64_t work = 0;  // nodes in the keyroots' subtrees
 
-    explicit Postorder(const TreeView& t) {
+    void read(const TreeView& t, bool mirrored) {
         const auto n = static_cast<std::uint32_t>(t.labels.size());
         label.resize(n + 1);
-        leftmost.resize(n + 1);
-        // The postorder number of a node is its preorder place, plus its subtree's size, less its depth (from 1 at place 0:
-        // place + size - depth).
-        std::vector<std::uint32_t> open;  // ends of the ancestors' subtrees
+        first.resize(n + 1);
+        open.clear();
         for (std::uint32_t i = 0; i < n; ++i) {
             while (!open.empty() && open.back() <= i) open.pop_back();
+            // By preorder place i, subtree size s and depth d, a node's postorder number is i + s - d. Preorder read backwards
+            // is the mirror image's postorder.
             const auto depth = static_cast<std::uint32_t>(open.size());
-            const std::uint32_t post = i + t.sizes[i] - depth;
+            const std::uint32_t post = mirrored ? n - i : i + t.sizes[i] - depth;
             label[post] = t.labels[i];
-            leftmost[post] = post - t.sizes[i] + 1;
+            first[post] = post - t.sizes[i] + 1;
             open.push_back(i + t.sizes[i]);
         }
-        std::vector<bool> seen(n + 2, false);
+        seen.assign(n + 2, 0);
+        keyroots.clear();
+        work = 0;
         for (std::uint32_t k = n; k >= 1; --k) {
-            if (!seen[leftmost[k]]) {
-                seen[leftmost[k]] = true;
-                keyroots.push_back(k);
-            }
+            if (seen[first[k]]) continue;
+            seen[first[k]] = 1;
+            keyroots.push_back(k);
+            work += k - first[k] + 1;
         }
         std::reverse(keyroots.begin(), keyroots.end());
     }
 };
+
+// Zhang and Shasha's tables, in cells as wide as the largest distance needs.
+template <class Cell>
+std::uint32_t tree_distance(const Postorder& x, const Postorder& y) {
+    const auto n = static_cast<std::uint32_t>(x.label.size() - 1), m = static_cast<std::uint32_t>(y.label.size() - 1);
+    const std::size_t width = m + 1;
+    thread_local std::vector<Cell> tree, forest;
+    tree.resize(std::max(tree.size(), (n + 1) * width));
+    forest.resize(std::max(forest.size(), (n + 1) * width));
+    for (const std::uint32_t i : x.keyroots) {
+        const std::uint32_t li = x.first[i];
+        for (const std::uint32_t j : y.keyroots) {
+            const std::uint32_t lj = y.first[j];
+            Cell* above = forest.data() + (li - 1) * width;
+            for (std::uint32_t q = lj - 1; q <= j; ++q) above[q] = static_cast<Cell>(q - (lj - 1));
+            for (std::uint32_t p = li; p <= i; ++p) {
+                Cell* const row = above + width;
+                Cell* const tree_row = tree.data() + p * width;
+                auto last = static_cast<Cell>(p - li + 1);
+                row[lj - 1] = last;
+                const std::uint32_t label = x.label[p];
+                // The row of the forest that is left when p's tree is taken away.
+                const Cell* const without = forest.data() + (x.first[p] - 1) * width;
+                if (x.first[p] == li) {
+                    for (std::uint32_t q = lj; q <= j; ++q) {
+                        const auto edit = static_cast<Cell>(std::min(above[q], last) + 1);
+                        if (y.first[q] == lj) {
+                            last = std::min(edit, static_cast<Cell>(above[q - 1] + (label != y.label[q])));
+                            tree_row[q] = last;
+                        } else {
+                            last = std::min(edit, static_cast<Cell>(without[y.first[q] - 1] + tree_row[q]));
+                        }
+                        row[q] = last;
+                    }
+                } else {
+                    for (std::uint32_t q = lj; q <= j; ++q) {
+                        const auto edit = static_cast<Cell>(std::min(above[q], last) + 1);
+                        last = std::min(edit, static_cast<Cell>(without[y.first[q] - 1] + tree_row[q]));
+                        row[q] = last;
+                    }
+                }
+                above = row;
+            }
+        }
+    }
+    return tree[n * width + m];
+}
 
 }  // namespace
 
 std::uint32_t tree_distance(const TreeView& a, const TreeView& b) {
     const auto n = static_cast<std::uint32_t>(a.labels.size()), m = static_cast<std::uint32_t>(b.labels.size());
     if (n == 0 || m == 0) return n + m;
-    const Postorder x(a), y(b);
-    const std::size_t width = m + 1;
-    std::vector<std::uint32_t> tree((n + 1) * width), forest((n + 1) * width);
-    for (const std::uint32_t i : x.keyroots) {
-        for (const std::uint32_t j : y.keyroots) {
-            const std::uint32_t li = x.leftmost[i], lj = y.leftmost[j];
-            const auto at = [&](std::uint32_t p, std::uint32_t q) -> std::uint32_t& { return forest[p * width + q]; };
-            at(li - 1, lj - 1) = 0;
-            for (std::uint32_t p = li; p <= i; ++p) at(p, lj - 1) = at(p - 1, lj - 1) + 1;
-            for (std::uint32_t q = lj; q <= j; ++q) at(li - 1, q) = at(li - 1, q - 1) + 1;
-            for (std::uint32_t p = li; p <= i; ++p) {
-                for (std::uint32_t q = lj; q <= j; ++q) {
-                    const std::uint32_t edit = std::min(at(p - 1, q), at(p, q - 1)) + 1;
-                    if (x.leftmost[p] == li && y.leftmost[q] == lj) {
-                        const std::uint32_t d = std::min(edit, at(p - 1, q - 1) + (x.label[p] != y.label[q]));
-                        at(p, q) = d;
-                        tree[p * width + q] = d;
-                    } else {
-                        at(p, q) = std::min(edit, at(x.leftmost[p] - 1, y.leftmost[q] - 1) + tree[p * width + q]);
-                    }
-                }
-            }
-        }
+    thread_local Postorder x[2], y[2];
+    for (const bool mirrored : {false, true}) {
+        x[mirrored].read(a, mirrored);
+        y[mirrored].read(b, mirrored);
     }
-    return tree[n * width + m];
+    // The tables take the product of both sides' work: the cheaper way round is often half of it.
+    const bool mirrored = x[1].work * y[1].work < x[0].work * y[0].work;
+    return n + m < 65535 ? tree_distance<std::uint16_t>(x[mirrored], y[mirrored]) : tree_distance<std::uint32_t>(x[mirrored], y[mirrored]);
 }
 
 }  // namespace phi_fast::syntax

@@ -166,6 +166,17 @@ void Lexer::line_start(std::vector<Token>& out) {
 // Words that begin a statement and cannot stand in an expression.
 bool Lexer::statement_starts(std::size_t at) const {
     while (at < limit_ && (source_[at] == ' ' || source_[at] == '\t')) ++at;
+    // A decorator goes with the definition below it. (Where the line is an operand of `@`, no `def` follows but in a string.)
+    if (at + 1 < limit_ && source_[at] == '@' && name_start(source_[at + 1])) {
+        std::size_t next = at;
+        for (; next < limit_ && !at_newline(next); ++next)
+            if (source_[next] == '"' || source_[next] == '\'' || source_[next] == '\\') return false;
+        while (next < limit_ && (at_newline(next) || source_[next] == ' ' || source_[next] == '\t')) ++next;
+        std::size_t end = next;
+        while (end < limit_ && name_part(source_[end])) ++end;
+        const Tok word = end == next || end - next > 8 ? Tok::name : keyword_or_name(source_.substr(next, end - next));
+        return word == Tok::kw_def || word == Tok::kw_class;
+    }
     std::size_t end = at;
     while (end < limit_ && name_part(source_[end])) ++end;
     if (end == at || end - at > 8) return false;
@@ -304,7 +315,13 @@ std::size_t Lexer::field_end(std::size_t at, std::size_t limit, bool triple, std
     if (p == npos) return npos;
     if (source_[p] == '=') {
         ++p;
-        while (p < limit && (source_[p] == ' ' || source_[p] == '\t' || at_newline(p))) ++p;
+        while (p < limit && (source_[p] == ' ' || source_[p] == '\t' || source_[p] == '\f' || source_[p] == '#' || at_newline(p))) {
+            if (source_[p] == '#') {
+                while (p < limit && !at_newline(p)) ++p;
+            } else {
+                ++p;
+            }
+        }
     }
     if (p < limit && source_[p] == '!') {
         ++p;

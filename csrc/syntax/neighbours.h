@@ -34,9 +34,16 @@ public:
     std::size_t size() const { return patterns_.size(); }
 
 private:
-    std::vector<std::uint32_t> lengths_;  // ascending
+    std::size_t first_of(std::uint64_t length) const;  // how many items are shorter
+
+    // All by length, ascending. What the bounds read is padded to whole vectors.
+    std::vector<std::uint32_t> lengths_;
     std::vector<std::uint32_t> items_;    // their numbers
+    std::vector<std::uint32_t> shorter_;  // by length, up to kTable: how many items are shorter
     std::vector<Histogram> histograms_;
+    std::vector<std::uint16_t> totals_;   // sums of the histograms
+    std::vector<std::uint16_t> short_lengths_;
+    std::size_t bounded_ = 0;             // items beyond are too long for 16-bit lengths
     std::vector<Pattern> patterns_;
 };
 

@@ -98,7 +98,7 @@ private:
     void expression_statement(List& into);
     void block(List& into, bool docstring = false);
     void drop_docstring(List& body) const;
-    void recover(List& into);
+    void recover(List& into, std::size_t began);
     NodeId if_statement();
     NodeId loop(Type type);
     NodeId with_statement(Type type);

@@ -14,18 +14,22 @@ void Parser::statements(List& into, bool top) {
             take();
             continue;
         }
+        const std::size_t began = at_;
         try {
             statement(into);
         } catch (const Fault&) {
-            recover(into);
+            recover(into, began);
         }
     }
 }
 
-// After an error: the rest of the line is passed over; the block below it, if any, is read as if it stood here.
-void Parser::recover(List& into) {
+// After an error in the statement that began at a token: the rest of the line is passed over; the block below it, if any,
+// is read as if it stood here.
+void Parser::recover(List& into, std::size_t began) {
     ++tree_->errors;
     for (const std::uint32_t f : open_functions_) tree_->functions[f].whole = false;
+    // A header without its block, a decorator without its definition: the line found instead is a statement of its own.
+    if (at_ > began && tokens_[at_ - 1].kind == Tok::newline && !is(Tok::indent)) return;
     const std::size_t before = at_;
     while (!is(Tok::newline) && !is(Tok::end) && !is(Tok::indent) && !is(Tok::dedent)) take();
     accept(Tok::newline);

@@ -121,7 +121,16 @@ std::size_t Parser::replacement_field(std::size_t at, std::size_t to, std::uint8
 
     std::size_t p = end;
     const auto blanks = [&] {
-        while (p < to && (source_[p] == ' ' || source_[p] == '\t' || source_[p] == '\n' || source_[p] == '\r' || source_[p] == '\f')) ++p;
+        for (bool comment = false; p < to; ++p) {
+            const char c = source_[p];
+            if (c == '\n' || c == '\r') {
+                comment = false;
+            } else if (c == '#') {
+                comment = true;
+            } else if (!comment && c != ' ' && c != '\t' && c != '\f') {
+                break;
+            }
+        }
     };
     if (source_[p] == '=') {  // f"{x=}" holds the text "x=" as well
         if (!pieces.literal) pieces.start = static_cast<std::uint32_t>(at);

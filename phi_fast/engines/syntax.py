@@ -160,31 +160,82 @@ def match_rate(a: Function, b: Function, *, metric: Metric = "sequence", alpha: 
 
 
 def neighbours(
-    items: Sequence[NDArray[np.uint8]],
-    functions: Sequence[NDArray[np.uint8]],
+    items: Sequence[NDArray[np.uint8]] | Sequence[Function],
+    functions: Sequence[NDArray[np.uint8]] | Sequence[Function],
     tau: float = 0.8,
     threads: int | None = None,
+    *,
+    metric: Metric = "sequence",
 ) -> NDArray[Any]:
     """All pairs of a function and an item with match rate τ or more, by node types; exact.
 
     Parameters
     ----------
     items, functions
-        Sequences of node types, such as ``Function.types``.
+        Sequences of node types, such as ``Function.types``, or functions themselves; the metric "tree" needs functions.
     tau
         Above 0, at most 1.
     threads
         All processors by default.
+    metric
+        "sequence": edit distance of the preorder sequences. "tree": of the trees; the pairs are those of the sequences,
+        which are never further apart, looked at again.
 
     Returns
     -------
     structured ndarray, fields (query, item, distance) of uint32
         Places in `functions` and `items`, sorted.
+
+    Raises
+    ------
+    InputError
+        `tau` or `metric` is none, or an array is given where the metric needs a function.
     """
     if not 0 < tau <= 1:
         raise InputError(f"tau {tau}: give a match rate above 0 and at most 1")
-    index = _native.TreeNeighbours(*_joined(items))
-    return index.within(*_joined(functions), tau, threads or os.cpu_count() or 1)
+    if metric not in ("sequence", "tree"):
+        raise InputError(f'metric "{metric}": give "sequence" or "tree"')
+    if metric == "tree":
+        for one in (*items, *functions):
+            if not isinstance(one, Function):
+                raise InputError(f'metric "tree" compares functions as `parse` gives them, not {type(one).__name__}')
+    workers = threads or os.cpu_count() or 1
+    item_types, item_offsets = _joined(_types(items))
+    queries = _types(functions)
+    try:
+        pairs = _native.TreeNeighbours(item_types, item_offsets).within_each(queries, tau, workers)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    if metric == "sequence":
+        return pairs
+    # Only the functions that are in a pair have their trees compared, under their places among these.
+    wanted, places = np.unique(pairs["query"], return_inverse=True)
+    query_types, query_offsets = _joined([queries[place] for place in wanted])
+    among = pairs.copy()
+    among["query"] = places
+    distances = _native.tree_distances(
+        among,
+        query_types,
+        _sizes([functions[place] for place in wanted]),
+        query_offsets,
+        item_types,
+        _sizes(items),
+        item_offsets,
+        workers,
+    )
+    pairs["distance"] = distances
+    longest = np.maximum(np.diff(query_offsets)[places], np.diff(item_offsets)[pairs["item"]])
+    kept: NDArray[Any] = pairs[1.0 - distances / longest >= tau - 1e-12]
+    return kept
+
+
+def _types(sequences: Sequence[Any]) -> Sequence[NDArray[np.uint8]]:
+    # (A hundred thousand arrays scattered over memory are not worth a look each.)
+    return [one.types for one in sequences] if sequences and isinstance(sequences[0], Function) else sequences
+
+
+def _sizes(functions: Sequence[Any]) -> NDArray[np.uint32]:
+    return np.concatenate([np.zeros(0, np.uint32), *(function.sizes for function in functions)])
 
 
 def _joined(sequences: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[np.uint8], NDArray[np.uint64]]:

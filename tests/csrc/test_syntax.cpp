@@ -6,6 +6,7 @@
 #include "check.h"
 #include "syntax/neighbours.h"
 #include "syntax/sequence.h"
+#include "text/words.h"
 
 using namespace phi_fast::syntax;
 
@@ -129,6 +130,43 @@ void distances() {
     }
 }
 
+void neighbours() {
+    const std::string before = phi_fast::kernels().name;
+    Random random;
+    for (int round = 0; round < 60; ++round) {
+        std::vector<std::uint8_t> types;
+        std::vector<std::uint64_t> offsets{0};
+        std::vector<std::vector<std::uint32_t>> items;
+        for (std::uint32_t i = random.below(40); i > 0; --i) {
+            auto& item = items.emplace_back(random.below(60));
+            for (auto& x : item) x = random.below(round % 2 ? 90 : 4);
+            types.insert(types.end(), item.begin(), item.end());
+            offsets.push_back(types.size());
+        }
+        const Neighbours index(types, offsets);
+        std::vector<std::uint8_t> query(random.below(60));
+        for (auto& x : query) x = static_cast<std::uint8_t>(random.below(round % 2 ? 90 : 4));
+        if (!items.empty() && round % 3) query.assign(items.back().begin(), items.back().end());
+        const std::vector<std::uint32_t> symbols(query.begin(), query.end());
+        const double tau = 0.1 * (1 + random.below(10));
+        std::vector<Neighbour> near;
+        for (const char* const* level = phi_fast::available_levels(); *level; ++level) {
+            phi_fast::use_level(*level);
+            index.within(query, tau, near);
+            std::size_t found = 0;
+            for (std::uint32_t i = 0; i < items.size() && !query.empty(); ++i) {
+                const auto longest = static_cast<std::uint32_t>(std::max(query.size(), items[i].size()));
+                const std::uint32_t d = Pattern(items[i]).distance(symbols, longest);
+                if (1.0 - static_cast<double>(d) / longest < tau - 1e-12) continue;
+                CHECK(found < near.size() && near[found].item == i && near[found].distance == d);
+                ++found;
+            }
+            CHECK(found == near.size());
+        }
+    }
+    phi_fast::use_level(before.c_str());
+}
+
 }  // namespace
 
 int main() {
@@ -137,5 +175,6 @@ int main() {
     mangled();
     deep();
     distances();
+    neighbours();
     return report();
 }

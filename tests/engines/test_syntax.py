@@ -21,6 +21,7 @@ from phi_fast.disguise import disguise
 from phi_fast.engines import syntax
 from phi_fast.errors import InputError
 from phi_fast.suites import load_suite
+from tests.engines.support import levels
 from tests.oracles import syntax as oracle
 
 FILES = int(os.environ.get("PHI_FAST_SYNTAX_FILES", "2500"))
@@ -85,6 +86,9 @@ class A(B, *C, metaclass=D, **E): x: int; y: int = 3; (z): int = 4; a.b: int; a[
 with (open(a) as b, c as (d, e), f): pass
 with (a, b): pass
 with (a): pass
+with (lambda a, *b: c, d): pass
+with (lambda a, /, *, b=[*c]: d): pass
+with (lambda a: b, *c): pass
 with (yield): pass
 with (a, b)[0] as c, d: pass
 with a as b, c as d[0]: pass
@@ -292,29 +296,94 @@ def test_tree_distance(a: oracle.Tree, b: oracle.Tree) -> None:
     assert syntax.distance(left, right) <= wanted
 
 
-@given(st.data())
-def test_neighbours_are_all_there(data: st.DataObject) -> None:
-    rng = random.Random(data.draw(st.integers(0, 10_000)))
-    items = [[rng.randrange(90) for _ in range(rng.randrange(40))] for _ in range(12)]
-    queries = []
-    for _ in range(25):
+def near_copies(rng: random.Random, items: list[list[int]], count: int, edits: int) -> list[list[int]]:
+    copies = []
+    for _ in range(count):
         near = list(rng.choice(items))
-        for _ in range(rng.randrange(8)):
+        for _ in range(rng.randrange(edits)):
             near.insert(rng.randrange(len(near) + 1), rng.randrange(90))
             if rng.random() < 0.5:
                 near.pop(rng.randrange(len(near)))
-        queries.append(near)
-    tau = data.draw(st.sampled_from([0.5, 0.8, 0.9, 1.0]))
-    wanted = []
+        copies.append(near)
+    return copies
+
+
+def by_double_loop(items: list[list[int]], queries: list[list[int]], tau: float) -> list[tuple[int, int, int]]:
+    found = []
     for q, query in enumerate(queries):
         for i, item in enumerate(items):
-            d, longest = oracle.sequence_distance(query, item), max(len(query), len(item))
-            if query and longest and 1 - d / longest >= tau - 1e-12:
-                wanted.append((q, i, d))
-    got = syntax.neighbours(
-        [np.array(i, np.uint8) for i in items], [np.array(q, np.uint8) for q in queries], tau, threads=2
-    )
-    assert got.tolist() == wanted
+            longest = max(len(query), len(item))
+            # The distance is at least the difference of the lengths: most pairs need no table.
+            if query and longest and 1 - abs(len(query) - len(item)) / longest >= tau - 1e-12:
+                d = oracle.sequence_distance(query, item)
+                if 1 - d / longest >= tau - 1e-12:
+                    found.append((q, i, d))
+    return found
+
+
+def arrays(sequences: list[list[int]]) -> list[Any]:
+    return [np.array(one, np.uint8) for one in sequences]
+
+
+@given(st.integers(0, 10_000), st.sampled_from([0.0001, 0.3, 0.5, 0.8, 0.85, 0.9, 1.0]), st.integers(0, 60))
+def test_neighbours_are_all_there(seed: int, tau: float, items_there: int) -> None:
+    rng = random.Random(seed)
+    items = [[rng.randrange(rng.choice([4, 90])) for _ in range(rng.randrange(40))] for _ in range(items_there)]
+    queries = near_copies(rng, items or [[1, 2, 3]], 25, 8)
+    wanted = by_double_loop(items, queries, tau)
+    for level in levels():
+        assert syntax.neighbours(arrays(items), arrays(queries), tau, threads=2).tolist() == wanted, level
+
+
+def test_neighbours_of_any_length() -> None:
+    """Lengths around every limit of the bounds: counters that stop at 255, tables of lengths, 16 bits."""
+    rng = random.Random(5)
+    items = [[rng.randrange(3) for _ in range(n)] for n in (1, 2, 63, 64, 65, 250, 256, 300, 1019, 1021, 1300)]
+    queries = near_copies(rng, items, 20, 12)
+    for tau in (0.8, 0.95, 1.0):
+        wanted = by_double_loop(items, queries, tau)
+        for level in levels():
+            assert syntax.neighbours(arrays(items), arrays(queries), tau).tolist() == wanted, level
+    for length in (4095, 4096, 8160, 32_767, 32_768, 70_000):
+        one = np.array([rng.randrange(3) for _ in range(length)], np.uint8)
+        other = np.append(one, np.uint8(3))
+        short = np.zeros(5, np.uint8)
+        assert syntax.neighbours([other, short, one], [one, short, other], 0.9).tolist() == [
+            (0, 0, 1), (0, 2, 0), (1, 1, 0), (2, 0, 0), (2, 2, 1),
+        ]  # fmt: skip
+
+
+def test_neighbours_read_arrays_of_any_layout() -> None:
+    item = np.arange(40, dtype=np.uint8)
+    assert syntax.neighbours([item], [np.repeat(item, 2)[::2], item.astype(np.int64), item[::-1]]).tolist() == [
+        (0, 0, 0), (1, 0, 0),
+    ]  # fmt: skip
+    assert syntax.neighbours([], [item]).tolist() == syntax.neighbours([item], []).tolist() == []
+    with pytest.raises(InputError, match="one dimension"):
+        syntax.neighbours([item], [item.reshape(2, 20)])
+
+
+def test_neighbours_by_tree_distance() -> None:
+    """Against all pairs' tree distances; the sequences alone would let more through."""
+    path = sysconfig.get_path("stdlib")
+    read = [syntax.parse(Path(path, name).read_bytes()).functions for name in ("textwrap.py", "bisect.py", "heapq.py")]
+    functions = [function for one in read for function in one if len(function.types) < 150]
+    fewer = 0
+    for tau in (0.5, 0.6, 0.8):
+        wanted = []
+        for q, query in enumerate(functions):
+            for i, item in enumerate(functions[:20]):
+                d = syntax.distance(query.types, item.types, sizes=(query.sizes, item.sizes))
+                if 1 - d / max(len(query.types), len(item.types)) >= tau - 1e-12:
+                    wanted.append((q, i, d))
+        got = syntax.neighbours(functions[:20], functions, tau, metric="tree")
+        assert got.tolist() == wanted
+        fewer += len(syntax.neighbours(functions[:20], functions, tau)) > len(wanted) > 20
+    assert fewer
+    with pytest.raises(InputError, match="not ndarray"):
+        syntax.neighbours(functions, [functions[0].types], metric="tree")
+    with pytest.raises(InputError, match="metric"):
+        syntax.neighbours([], [], metric="other")  # type: ignore[arg-type]
 
 
 def test_a_renamed_redocumented_copy_has_match_rate_one() -> None:
