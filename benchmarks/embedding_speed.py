@@ -61,7 +61,9 @@ def main() -> None:
     cases = {
         "phi_fast": rate(lambda: ours.embed(texts)),
         "sentence-transformers": rate(lambda: theirs.encode(texts, show_progress_bar=False)),
-        "sentence-transformers, batches of 128": rate(lambda: theirs.encode(texts, 128, show_progress_bar=False)),
+        "sentence-transformers, batches of 128": rate(
+            lambda: theirs.encode(texts, batch_size=128, show_progress_bar=False)
+        ),
     }
     values = alternate(cases, arguments.rounds)
     best = spread(values["phi_fast"])["median"]

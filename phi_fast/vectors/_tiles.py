@@ -223,6 +223,17 @@ def _sift(values: Any, places: Any, value: float, place: int) -> None:
     values[at], places[at] = value, place
 
 
+@_entry(_exact, _numbers)
+def sort_heaps(best: Any, places: Any) -> None:
+    """Turn every heap of (distance, place) into a list in ascending order."""
+    k = best.shape[1]
+    for query in range(best.shape[0]):
+        for last in range(k - 1, 0, -1):
+            value, place = best[query, last], places[query, last]
+            best[query, last], places[query, last] = best[query, 0], places[query, 0]
+            _sift(best[query, :last], places[query, :last], value, place)
+
+
 @_compiled
 def _sift_value(values: Any, value: float) -> None:
     size = values.shape[0]

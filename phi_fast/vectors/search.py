@@ -84,11 +84,6 @@ def knn(
         search.nearest_of_rows(best, places)
     else:
         search.nearest_of_items(best, places)
-    for begin in range(0, count, 1 << 16):
-        part = slice(begin, begin + (1 << 16))
-        order = np.lexsort((places[part], best[part]))
-        best[part] = np.take_along_axis(best[part], order, 1)
-        places[part] = np.take_along_axis(places[part], order, 1)
     return np.sqrt(best, out=best).astype(np.float32), places
 
 
@@ -293,6 +288,7 @@ class _Search:
                 self._refuse(1, start, bad)
 
             self._over_rows(len(items.vectors), search)
+        self.tiles.sort_heaps(best, places)
 
     def within(self, limit: float) -> NDArray[Any]:
         """Pairs whose squared distance is at most `limit`."""

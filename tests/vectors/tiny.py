@@ -12,7 +12,7 @@ TEXTS = [
     "for i in range(10):\n    print(i)\n" * 4,
     "import numpy as np\n",
     "while True: pass",
-    "0 1 2 3 4 5 6 7 8 9 a b c d e f g h i j k l m n o p q r s t u v w x y z",
+    "01234567890 98765432109 abcdefghijklmnopqrstuvwxyza zyxwvutsrqponmlkjihgfedcbaz",
 ]
 
 
