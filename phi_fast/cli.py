@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from phi_fast import cli_options as opt
+from phi_fast import cli_vectors
 from phi_fast.cli_options import console, guarded, option, weights_of
 from phi_fast.errors import InputError
 
@@ -381,6 +382,9 @@ def doctor() -> None:
 
     if not run_doctor(console()):
         raise typer.Exit(1)
+
+
+app.command()(cli_vectors.embed)
 
 
 def _stamp(folder: Path) -> int | None:

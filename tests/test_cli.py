@@ -17,7 +17,7 @@ from tests.decontaminate.corpora import documents, exam_file, jsonl, lines
 
 COMMANDS = [
     ["decontaminate"], ["decide"], ["reproduce"], ["report"], ["suites", "list"], ["suites", "show"],
-    ["index", "build"], ["index", "info"], ["demo"], ["doctor"],
+    ["index", "build"], ["index", "info"], ["embed"], ["demo"], ["doctor"],
 ]  # fmt: skip
 
 

@@ -50,7 +50,8 @@ class Plan:
         return {
             "corpus": list(self.corpus), "against": list(self.against), "fields": dict(self.fields), "text": self.text,
             "id": self.id, "pattern": self.pattern, "n": list(self.n), "channels": list(self.channels),
-            "embedding": None if self.embedding is None else dict(self.embedding), "unit_bytes": self.unit_bytes, "policy": self.policy.as_dict(),
+            "embedding": None if self.embedding is None else dict(self.embedding), "unit_bytes": self.unit_bytes,
+            "policy": self.policy.as_dict(),
         }  # fmt: skip
 
     def inputs(self) -> list[dict[str, Any]]:
