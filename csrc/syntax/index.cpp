@@ -159,9 +159,9 @@ void TreeScanner::scan(std::string_view source, std::uint32_t doc, std::vector<T
     }
     bare_bodies();
     const auto begin = out.begin() + static_cast<std::ptrdiff_t>(before);
-    const auto place = [](const TreeMatch& m) { return std::tuple(m.part, m.doc_start, m.doc_stop, m.form); };
+    const auto place = [](const TreeMatch& m) { return std::tuple(m.part, m.doc_start, m.doc_stop, m.form, m.item_start, m.item_stop); };
     std::sort(begin, out.end(), [&](const TreeMatch& a, const TreeMatch& b) {
-        return std::tuple(place(a), -a.alpha(), -a.tau(), a.item_start) < std::tuple(place(b), -b.alpha(), -b.tau(), b.item_start);
+        return std::tuple(place(a), -a.alpha(), -a.tau()) < std::tuple(place(b), -b.alpha(), -b.tau());
     });
     out.erase(std::unique(begin, out.end(), [&](const TreeMatch& a, const TreeMatch& b) { return place(a) == place(b); }), out.end());
     if (sequences_.types.size() > kKeptNodes) {

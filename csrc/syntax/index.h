@@ -90,7 +90,7 @@ private:
 class TreeScanner {
 public:
     explicit TreeScanner(const TreeIndex& index) : index_(index) {}
-    // Appends the matches of one document, sorted by part, place and form: for each of these the closest.
+    // Appends the matches of one document, sorted by part, place, form and item tree: for each of these the closest.
     void scan(std::string_view source, std::uint32_t doc, std::vector<TreeMatch>& out);
 
 private:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import threading
 from collections.abc import Mapping, Sequence
@@ -27,7 +28,8 @@ _SHORTEST = 40  # characters: shorter pieces say nothing
 class EmbeddingChannel:
     """Items as vectors, and the look at a batch that finds what lies near them.
 
-    An item is embedded as its question and solution together. Of a document each function is a piece, and so is what
+    An item is embedded as its question and solution together and, where these are a program, once more without
+    docstrings, since copies often come without them. Of a document each function is a piece, and so is what
     stands between functions, in windows as large as the model sees; a document that fits one window is one piece more.
 
     Parameters
@@ -50,11 +52,12 @@ class EmbeddingChannel:
             if not both:
                 continue
             text = "".join(one for _, one in both)
-            for start, end in embedder.windows(text):
-                if len(text[start:end].strip()) >= min(_SHORTEST, len(text.strip())):
-                    pieces.append(text[start:end])
-                    of_part.append(both[-1][0])
-                    spans.append((0, len(both[-1][1])))
+            for whole in (text, without_docstrings(text)):
+                for start, end in embedder.windows(whole) if whole else ():
+                    if len(whole[start:end].strip()) >= min(_SHORTEST, len(whole.strip())):
+                        pieces.append(whole[start:end])
+                        of_part.append(both[-1][0])
+                        spans.append((0, len(both[-1][1])))
         self._parts = np.array(of_part, np.uint32)
         self._spans = np.array(spans, np.uint32).reshape(-1, 2)
         self._items = embedder.embed(pieces)
@@ -90,10 +93,7 @@ class EmbeddingChannel:
         """Cut a document: spans of its functions, of what stands between them, and of all of it where that fits."""
         from phi_fast.engines import syntax
 
-        try:
-            functions = [(one.start, one.end) for one in syntax.parse(text).functions if one.whole]
-        except Exception as error:  # a lone surrogate cannot be embedded either
-            raise AssertionError("a document that was scanned cannot be parsed") from error
+        functions = [(one.start, one.end) for one in syntax.parse(text).functions if one.whole]
         windows = self._embedder.windows(text)
         if len(windows) == 1:
             return _worth(text, dict.fromkeys([*windows, *functions]))
@@ -108,6 +108,21 @@ class EmbeddingChannel:
 
     def _windows(self, text: str, start: int, end: int) -> list[tuple[int, int]]:
         return [(start + a, start + b) for a, b in self._embedder.windows(text[start:end])]
+
+
+def without_docstrings(source: str) -> str:
+    """Write a program without its docstrings and comments; nothing where it is none or has no docstring."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return ""
+    found = False
+    for node in ast.walk(tree):
+        documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+        if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+            found = True
+    return ast.unparse(tree) if found else ""
 
 
 def open_embedder(model: str, device: str | None = None) -> Embedder:

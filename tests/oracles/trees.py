@@ -149,12 +149,12 @@ def matches(document: str, trees: Sequence[ItemTree], builtin_names: frozenset[s
                     nodes = flat(siblings[start:stop])
                     line = min(node.lineno for node in nodes if hasattr(node, "lineno"))
                     places.append((line, nodes, one))
-    found: dict[tuple[int, str, int, int], TreeMatch] = {}
+    found: dict[tuple[int, int, int], TreeMatch] = {}
     for line, nodes, one in places:
         match = compared(line, nodes, one, builtin_names)
         if match is None:
             continue
-        key = (one.part, one.form, line, id(nodes[-1]))
+        key = (id(one), line, id(nodes[-1]))
         best = found.get(key)
         if best is None or (match.alpha, match.tau) > (best.alpha, best.tau):
             found[key] = match
