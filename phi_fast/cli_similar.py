@@ -40,8 +40,8 @@ def similar(
 ) -> None:
     """Split the items into similar and non-similar ones, at several match rates, and prune the corpus.
 
-    An item is similar where a document holds a function like its. Score a model on both lists apart: what it knows
-    beyond the corpus shows in the second. Nothing is scanned again.
+    An item is similar where a document holds a function like its. Score a model on both lists apart.
+    Nothing is scanned again.
 
     [bold]Examples[/]
 
@@ -92,7 +92,7 @@ def print_similar(found: Similar, screen: Console) -> None:
         names = [one.item for one in found.items if one.suite == suite and not one.testable]
         if names:
             more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-            said = f"Untestable, no function of {found.min_nodes} nodes: {', '.join(names[:_NAMED])}{more}"
+            said = f"Untestable of {suite}, no function of {found.min_nodes} nodes: {', '.join(names[:_NAMED])}{more}"
             screen.print(Text(printable(said), "yellow"))
     here = {
         ITEMS: "each item, its match rate, and where",

@@ -95,7 +95,7 @@ def _items(axes: Axes, found: Similar) -> None:
     axes.set_ylim(0, 1.45 * highest if highest else 1)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
     axes.set_ylabel("similar items")
-    axes.legend(loc="upper right", frameon=False, fontsize=9)
+    axes.legend(loc="upper right", edgecolor="none", framealpha=0.85, fontsize=9)
 
 
 def _room(at: Sequence[Pruned]) -> bool:

@@ -424,7 +424,7 @@ def test_the_command(run: Run, tmp_path: Path) -> None:
     for cells, tau in zip(table, (0.95, 0.8), strict=True):
         assert cells[:2] == [f"{tau:g}", str(len(pruned(tau)))]
         assert cells[-5:] == ["exam", *map(str, (items, len(alike(tau)), items - len(alike(tau)) - never, never))]
-    assert f"Untestable, no function of 25 nodes: {', '.join(untestable())}" in result.stdout
+    assert f"Untestable of exam, no function of 25 nodes: {', '.join(untestable())}" in result.stdout
     assert f"{out / 'tau-0.95'}/" in result.stdout and "writing tau-0.8" in result.stderr
     assert sorted(path.name for path in out.iterdir()) == [
         "items.parquet", "pruned.csv", "similar.json", "similar.png", "similar.svg", "tau-0.8", "tau-0.95",
