@@ -12,6 +12,7 @@ import typer
 from phi_fast import cli_options as opt
 from phi_fast import cli_vectors
 from phi_fast.cli_options import console, guarded, option, weights_of
+from phi_fast.cli_similar import similar
 from phi_fast.errors import InputError
 
 app = typer.Typer(
@@ -238,6 +239,9 @@ def report(run_folder: opt.RunFolder) -> None:
         raise InputError(f"{run_folder}: the run is not finished; give its command again first")
     write_reports(run_folder)
     print_summary(run_folder, console())
+
+
+app.command()(similar)
 
 
 @suites_app.callback(invoke_without_command=True)

@@ -121,7 +121,7 @@ def _apply(old: Run, policy: Policy, write: bool, threads: int | None) -> Run:
     clock = time.perf_counter()
     folder, record = old.path, old.record
     index = old.index()
-    plan = _unchanged_plan(old, index.parts) if write else None
+    plan = unchanged_plan(old, index.parts, f"{CLEAN}/ and {REMOVED} cannot be written anew") if write else None
     record["state"] = "deciding"  # until all is written: a decision that was interrupted is seen, and made again
     if write:
         record["clean_policy"] = None  # until clean/ is whole
@@ -157,7 +157,21 @@ def _write_clean(folder: Path, plan: Plan, record: dict[str, Any], policy: Polic
     remove(folder / WORK)
 
 
-def _unchanged_plan(old: Run, parts: Sequence[Any]) -> Plan:
+def unchanged_plan(old: Run, parts: Sequence[Any], otherwise: str) -> Plan:
+    """Make a run's plan again, so that its corpus can be written once more.
+
+    Parameters
+    ----------
+    old, parts
+        The run and the parts of its index.
+    otherwise
+        What cannot be done where the corpus is another.
+
+    Raises
+    ------
+    RunError
+        The corpus is not what was scanned.
+    """
     plan = plan_again(old.record, parts)
     changes = [
         line for line in differences(old.record, plan_record(plan, old.record["phi_fast"])) if line.startswith("input")
@@ -165,7 +179,7 @@ def _unchanged_plan(old: Run, parts: Sequence[Any]) -> Plan:
     if changes:
         said = "\n".join(f"  {line}" for line in changes)
         raise RunError(
-            f"{old.path}: the corpus is not what was scanned, so {CLEAN}/ and {REMOVED} cannot be written anew:\n"
+            f"{old.path}: the corpus is not what was scanned, so {otherwise}:\n"
             f"{said}\nScan it again into another folder: phi-fast decontaminate."
         )
     return plan

@@ -67,8 +67,10 @@ REPORT_MD = "report.md"
 REPORT_HTML = "report.html"
 JOURNAL = "journal.bin"  # finished units and the matched documents: resume needs it, and decide, which needs no corpus
 WORK = "work"  # gone once the run is finished
+SIMILAR = "similar"  # what phi-fast similar makes of the evidence
 OURS = (
     CLEAN, REMOVED, REJECTED, EVIDENCE, VERDICTS, EXCERPTS, INDEX, RUN_JSON, REPORT_MD, REPORT_HTML, JOURNAL, WORK,
+    SIMILAR,
 )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import heapq
 import json
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -91,7 +91,8 @@ def write_verdicts(
         if removals is None:
             deque(judge(), maxlen=0)
         else:
-            for source, mine in groupby(heapq.merge(judge(), _rejected(folder, number), key=_order), key=itemgetter(0)):
+            merged = heapq.merge(judge(), rejected_rows(folder, number), key=removal_order)
+            for source, mine in groupby(merged, key=itemgetter(0)):
                 decided.removals[source] = removals.tell()
                 removals.writelines(_line(removal) for _, removal in mine)
                 removals.write(b"\n")
@@ -125,8 +126,49 @@ def write_corpus(
     list of str
         What a person should know, in sentences: say, that a file grew meanwhile.
     """
-    clean = folder / CLEAN
-    clean.mkdir(exist_ok=True)
+    told = write_copies(
+        sources,
+        folder / CLEAN,
+        lambda number: _removals(folder, decided.removals.get(number)),
+        changed={sources[number].name for number in decided.removals},
+        threads=threads,
+        done=done,
+        finished=finished,
+    )
+    _reject_unwritable(folder, sources, told, decided)
+    return [told[number]["note"] for number in sorted(told) if told[number]["note"]]
+
+
+def write_copies(
+    sources: Sequence[Source],
+    into: Path,
+    removals: Callable[[int], Iterable[Removal]],
+    *,
+    changed: Container[str],
+    threads: int,
+    done: Mapping[int, Any],
+    finished: Callable[[int, Any], object],
+) -> dict[int, dict[str, Any]]:
+    """Write copies of sources without what is to be removed, several at a time, under their names in a folder.
+
+    Parameters
+    ----------
+    sources, into
+        What is copied, and the folder.
+    removals
+        Gives what a source's copy, by the source's number, leaves out; called from any thread.
+    changed
+        Names of the sources of which something is left out.
+    threads, done, finished
+        As for :func:`write_corpus`.
+
+    Returns
+    -------
+    dict
+        Of each source what came of it: ``note``, a sentence a person should read or None, and ``faults``, rows that
+        could not be written (row, reason, how many rows).
+    """
+    into.mkdir(parents=True, exist_ok=True)
     stopped = threading.Event()
 
     def write(number: int) -> dict[str, Any]:
@@ -136,10 +178,10 @@ def write_corpus(
 
         source = sources[number]
         grew = verify_unchanged(source)
-        written = write_clean(source, clean / source.name, _removals(folder, decided.removals.get(number)), tick=beat)
+        written = write_clean(source, into / source.name, removals(number), tick=beat)
         return {"note": grew, "faults": [[row, fault.reason, fault.rows] for row, fault in written.faults]}
 
-    told = {number: says for number, says in done.items() if (clean / sources[number].name).exists()}
+    told = {number: says for number, says in done.items() if (into / sources[number].name).exists()}
     left = iter([number for number in range(len(sources)) if number not in told])
     pending: dict[Future[dict[str, Any]], int] = {}
     pool = ThreadPoolExecutor(threads, thread_name_prefix="write")
@@ -160,9 +202,8 @@ def write_corpus(
         pool.shutdown(wait=False, cancel_futures=True)
         raise
     pool.shutdown()
-    write_companions(sources, clean, {sources[number].name for number in decided.removals})
-    _reject_unwritable(folder, sources, told, decided)
-    return [told[number]["note"] for number in sorted(told) if told[number]["note"]]
+    write_companions(sources, into, changed)
+    return told
 
 
 def _reject_unwritable(folder: Path, sources: Sequence[Source], told: Mapping[int, Any], decided: Decided) -> None:
@@ -199,7 +240,16 @@ def _judged(
         yield document, "drop" if left is None else "cut", kept, left
 
 
-def _rejected(folder: Path, number: dict[str, int]) -> Iterator[tuple[int, list[Any]]]:
+def rejected_rows(folder: Path, number: Mapping[str, int]) -> Iterator[tuple[int, list[Any]]]:
+    """Give the rows that the scan rejected as the clean writer's removals: source, and row, offset, length, rows, None.
+
+    Parameters
+    ----------
+    folder
+        The run's folder.
+    number
+        Name of a source to its number.
+    """
     with (folder / REJECTED).open("rb") as file:
         for line in file:
             one = json.loads(line)
@@ -213,7 +263,8 @@ def _is_unwritable(line: bytes) -> bool:
     return _UNWRITABLE.encode() in line and _UNWRITABLE in json.loads(line)
 
 
-def _order(removal: tuple[int, list[Any]]) -> tuple[int, int]:
+def removal_order(removal: tuple[int, list[Any]]) -> tuple[int, int]:
+    """Order removals by source, then row."""
     return removal[0], removal[1][0]
 
 
