@@ -47,7 +47,7 @@ def embed(
         bool, typer.Option("--strict", rich_help_panel=opt.CORPUS, help="Stop at the first row that is no document.")
     ] = False,
     batch_tokens: Annotated[
-        int | None, option("--batch-tokens", panel=opt.RUNNING, help="Most tokens of a batch. [4096]")
+        int | None, option("--batch-tokens", panel=opt.RUNNING, help="Most tokens of a batch. [1024, on a GPU 16384]")
     ] = None,
     device: Annotated[
         str | None, option("--device", panel=opt.RUNNING, help="cpu, cuda, cuda:1, ... [a GPU if there is one]")
@@ -68,10 +68,10 @@ def embed(
     phi-fast embed src/ --model Salesforce/codegen-350M-mono --pooling last --dtype bfloat16 --output vectors
     """
     from phi_fast.vectors.corpus import embed_corpus, summary
-    from phi_fast.vectors.models import BATCH_TOKENS, Embedder
+    from phi_fast.vectors.models import Embedder
 
     given: Any = {"pooling": pooling, "max_tokens": max_tokens, "dtype": dtype, "device": device}
-    embedder = Embedder(model, **given, batch_tokens=BATCH_TOKENS if batch_tokens is None else batch_tokens)
+    embedder = Embedder(model, **given, batch_tokens=batch_tokens)
     kind: Any = stored_as
     with _Progress(quiet) as progress:
         store = embed_corpus(
