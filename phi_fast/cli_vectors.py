@@ -23,19 +23,32 @@ def embed(
     output: Annotated[Path, option("--output", "-o", metavar="FOLDER", help="Folder for the vectors.")],
     model: Annotated[
         str,
-        option("--model", "-m", panel=MODEL, metavar="NAME", help="minilm, a model's folder or a hub name. [minilm]"),
+        option(
+            "--model",
+            "-m",
+            panel=MODEL,
+            metavar="NAME",
+            help="minilm, a model's folder or a hub name; minilm unless given.",
+        ),
     ] = "minilm",
     pooling: Annotated[
-        str, option("--pooling", panel=MODEL, help="mean over the tokens, last token, or cls: the first. [mean]")
+        str,
+        option(
+            "--pooling", panel=MODEL, help="mean over the tokens, last token, or cls: the first; mean unless given."
+        ),
     ] = "mean",
     max_tokens: Annotated[
         int | None,
-        option("--max-tokens", panel=MODEL, help="Window; longer documents get a vector a window. [model's]"),
+        option(
+            "--max-tokens", panel=MODEL, help="Window; longer documents get a vector a window; else the model's own."
+        ),
     ] = None,
     dtype: Annotated[
-        str, option("--dtype", panel=MODEL, help="Arithmetic: float32, bfloat16, float16. [float32]")
+        str, option("--dtype", panel=MODEL, help="Arithmetic: float32, bfloat16, float16; float32 unless given.")
     ] = "float32",
-    stored_as: Annotated[str, option("--stored-as", panel=MODEL, help="float32 or float16. [float32]")] = "float32",
+    stored_as: Annotated[
+        str, option("--stored-as", panel=MODEL, help="float32, unless given, or float16.")
+    ] = "float32",
     text: Annotated[str | None, option("--text", panel=opt.CORPUS, help="Column or key of the text. Found.")] = None,
     id: Annotated[
         str | None, option("--id", panel=opt.CORPUS, help='Column or key of the id, "id" unless given.')
@@ -47,10 +60,13 @@ def embed(
         bool, typer.Option("--strict", rich_help_panel=opt.CORPUS, help="Stop at the first row that is no document.")
     ] = False,
     batch_tokens: Annotated[
-        int | None, option("--batch-tokens", panel=opt.RUNNING, help="Most tokens of a batch. [4096]")
+        int | None,
+        option(
+            "--batch-tokens", panel=opt.RUNNING, help="Most tokens of a batch; 1024, or 16384 on a GPU, unless given."
+        ),
     ] = None,
     device: Annotated[
-        str | None, option("--device", panel=opt.RUNNING, help="cpu, cuda, cuda:1, ... [a GPU if there is one]")
+        str | None, option("--device", panel=opt.RUNNING, help="cpu, cuda, cuda:1, ...; a GPU if there is one.")
     ] = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", rich_help_panel=opt.RUNNING, help="Print errors only.")
@@ -68,10 +84,10 @@ def embed(
     phi-fast embed src/ --model Salesforce/codegen-350M-mono --pooling last --dtype bfloat16 --output vectors
     """
     from phi_fast.vectors.corpus import embed_corpus, summary
-    from phi_fast.vectors.models import BATCH_TOKENS, Embedder
+    from phi_fast.vectors.models import Embedder
 
     given: Any = {"pooling": pooling, "max_tokens": max_tokens, "dtype": dtype, "device": device}
-    embedder = Embedder(model, **given, batch_tokens=BATCH_TOKENS if batch_tokens is None else batch_tokens)
+    embedder = Embedder(model, **given, batch_tokens=batch_tokens)
     kind: Any = stored_as
     with _Progress(quiet) as progress:
         store = embed_corpus(

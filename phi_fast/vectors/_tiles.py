@@ -33,8 +33,18 @@ UNIT = 2.0**-24  # unit roundoff of float32
 TINY = 2.0**-125  # covers what is lost below the normal numbers, for every element of an inner product
 HUGE = 1e36  # squared norms from here on leave float32 no room: such vectors are candidates always
 
+
+def _can_keep() -> bool:
+    """Whether numba finds a folder to keep what it compiles in."""
+    try:
+        njit(cache=True)(lambda: None)
+    except RuntimeError:
+        return False
+    return True
+
+
 # Numba keeps what it compiled for a machine until this file changes: change it together with _micro.py.
-_KEEP = FORCED is None
+_KEEP = FORCED is None and _can_keep()
 _compiled = njit(nogil=True, cache=_KEEP)
 _whole, _floats, _wholes = types.int64, types.float32[::1], types.int64[::1]
 _grid, _exact, _numbers = types.float32[:, ::1], types.float64[:, ::1], types.int64[:, ::1]

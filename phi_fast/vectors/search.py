@@ -234,7 +234,10 @@ class _Search:
         self._done = self._total = 0
         if "phi_fast.vectors._tiles" not in sys.modules:
             self._progress("compiling", 0, len(self.rows))
-        from phi_fast.vectors import _tiles
+        try:
+            from phi_fast.vectors import _tiles
+        except ImportError as error:
+            raise InputError(f"the search needs numba ({error}): pip install 'phi-fast[embed]'") from error
 
         self.tiles = _tiles
         self.dim = self.rows.shape[1]

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 VECTORS, ROWS, REJECTED, STATE = "vectors.npy", "rows.arrow", "rejected.jsonl", "store.json"
+_OURS = (VECTORS, ROWS, REJECTED, STATE, f".{STATE}.part")
 StoredAs = Literal["float32", "float16"]
 Progress = Callable[[int], None]
 
@@ -200,7 +201,7 @@ class Writer:
             if folder.exists() and not folder.is_dir():
                 raise InputError(f"{folder}: is a file; give a folder")
             there = _read_state(folder)
-            if there is None and folder.exists() and any(folder.iterdir()):
+            if there is None and folder.exists() and any(one.name not in _OURS for one in folder.iterdir()):
                 raise InputError(f"{folder}: holds something that is no store of vectors; give an empty or new folder")
             if there is not None and there["settings"] != fresh["settings"]:
                 lines = "\n".join(f"  {line}" for line in _differences(there["settings"], fresh["settings"]))

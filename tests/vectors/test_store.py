@@ -138,6 +138,22 @@ def test_refusals(tmp_path: Path, folder: Path, embedder: Embedder) -> None:
         open_vectors(tmp_path / "v")
 
 
+def test_killed_before_the_first_record(tmp_path: Path, embedder: Embedder) -> None:
+    (tmp_path / "v").mkdir()
+    for name in ("vectors.npy", "rows.arrow", ".store.json.part"):
+        (tmp_path / "v" / name).write_bytes(b"torn")
+    assert len(embed_to(tmp_path / "v", TEXTS[:20], embedder)) == 20
+
+
+def test_two_at_a_time_are_refused(tmp_path: Path, embedder: Embedder) -> None:
+    def texts() -> Iterator[str]:
+        yield TEXTS[0]
+        with pytest.raises(RunError, match="another process writes there"):
+            embed_to(tmp_path / "v", TEXTS, embedder)
+
+    assert len(embed_to(tmp_path / "v", texts(), embedder)) == 1
+
+
 def test_nothing_to_embed(tmp_path: Path, embedder: Embedder) -> None:
     store = embed_to(tmp_path / "v", [], embedder)
     assert store.finished and store.vectors.shape == (0, 32) and store.ids == []
