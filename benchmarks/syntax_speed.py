@@ -4,18 +4,21 @@
 
 One core. Parsing: the standard library, in memory. Distances: HumanEval's functions against functions of all Python
 source found, at τ = 0.8; rapidfuzz's `cdist` gets the same cutoff. A pair counts whether or not a bound settles it;
-what is timed is the whole call, from arrays to pairs.
+what is timed is the whole call, from arrays to pairs. The channel: JSON lines in memory to matches, n-grams included,
+beside what can be built from `ast` and rapidfuzz.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import json
 import os
 import random
 import sysconfig
 import time
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -24,20 +27,26 @@ from harness import MB, alternate, cores, report, shown, spread, table
 
 from phi_fast import _native
 from phi_fast.engines import syntax
+from phi_fast.engines.ngram import NgramIndex
+from phi_fast.engines.trees import TreeIndex
 from phi_fast.suites import load_suite
 
 TAU = 0.8
 NODES = 12  # of the smallest functions compared: the median is then 40
 
 
-def walk(tree: ast.AST) -> int:
-    """Count the nodes in preorder, as a sequence of node types needs."""
-    count, waiting = 0, [tree]
+def preorder(tree: ast.AST) -> Iterator[ast.AST]:
+    """Give the nodes parents first, as a sequence of node types needs them."""
+    waiting = [tree]
     while waiting:
         node = waiting.pop()
-        count += 1
-        waiting += reversed(list(ast.iter_child_nodes(node)))
-    return count
+        yield node
+        waiting += reversed([one for one in ast.iter_child_nodes(node) if not isinstance(one, ast.expr_context)])
+
+
+def walk(tree: ast.AST) -> int:
+    """Count the nodes in preorder."""
+    return sum(1 for _ in preorder(tree))
 
 
 def main() -> None:
@@ -75,6 +84,20 @@ def main() -> None:
             walk(ast.parse(source))
         return size / (time.perf_counter() - started) / MB
 
+    lines = b"".join(json.dumps({"text": source.decode()}).encode() + b"\n" for source in sources)
+    index = NgramIndex.build([load_suite("humaneval")])
+    trees_of_items = TreeIndex.build(index.parts)
+
+    def channel() -> float:
+        started = time.perf_counter()
+        index.scan_jsonl(lines, trees=trees_of_items)
+        return len(lines) / (time.perf_counter() - started) / MB
+
+    def words_alone() -> float:
+        started = time.perf_counter()
+        index.scan_jsonl(lines)
+        return len(lines) / (time.perf_counter() - started) / MB
+
     queries: list[Any] = []
     trees_there: list[tuple[Any, Any]] = []
     for _, text in python_files(arguments.root or ["/"]):
@@ -89,7 +112,10 @@ def main() -> None:
     programs = ["".join(part.text for part in item.parts[:2]) for item in load_suite("humaneval").items]
     items = [syntax.parse(program).functions[-1].types for program in programs]
     pairs = len(items) * len(queries)
-    cases: dict[str, Any] = {"parse, phi_fast": ours, "parse, ast with a walk": cpython}
+    cases: dict[str, Any] = {
+        "parse, phi_fast": ours, "parse, ast with a walk": cpython, "channel on JSONL, phi_fast": channel,
+        "n-grams alone on JSONL, phi_fast": words_alone,
+    }  # fmt: skip
 
     def near() -> float:
         started = time.perf_counter()
@@ -116,6 +142,23 @@ def main() -> None:
             return len(items) * len(few) / (time.perf_counter() - started) / 1e6
 
         cases["pairs at 0.8, rapidfuzz cdist"] = peer
+        some = lines[: lines.index(b"\n", 2 * MB) + 1]
+        number = {name: place for place, name in enumerate(syntax.NODE_TYPES)}
+
+        def plain() -> float:
+            started = time.perf_counter()
+            for line in some.splitlines():
+                tree = ast.parse(json.loads(line)["text"])
+                functions = [
+                    bytes(number.get(type(one).__name__, 255) for one in preorder(node))
+                    for node in ast.walk(tree)
+                    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+                ]
+                if functions:
+                    cdist(item_lists, functions, scorer=Levenshtein.normalized_similarity, score_cutoff=TAU, workers=1)
+            return len(some) / (time.perf_counter() - started) / MB
+
+        cases["channel on JSONL, ast and rapidfuzz"] = plain
 
     def trees() -> float:
         started = time.perf_counter()
@@ -126,7 +169,10 @@ def main() -> None:
 
     cases["tree distance, 40 nodes"] = trees
     values = alternate(cases, arguments.rounds)
-    units = {name: "MB/s" if "parse" in name else "M pairs/s" if "pairs" in name else "pairs/s" for name in cases}
+    units = {
+        name: "MB/s" if "parse" in name or "JSONL" in name else "M pairs/s" if "pairs" in name else "pairs/s"
+        for name in cases
+    }
     body = table(["case", "median (range)", "unit"], [[n, shown(v), units[n]] for n, v in values.items()])
     ratio = spread(values["parse, phi_fast"])["median"] / spread(values["parse, ast with a walk"])["median"]
     notes.append(f"Parsing: {ratio:.0f} times ast with a walk.")

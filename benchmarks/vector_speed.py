@@ -11,6 +11,7 @@ takes its faster path for few queries too. GFLOP/s count 2 x queries x vectors x
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 
 # before numpy, faiss and numba start their threads
@@ -54,7 +55,7 @@ def main() -> None:
     index: Any = None
     faiss: Any = None
     try:
-        import faiss
+        faiss = importlib.import_module("faiss")
     except ImportError:
         notes.append("faiss is not installed here: not compared (pip install faiss-cpu).")
     else:

@@ -108,7 +108,10 @@ def test_decide_again_and_the_papers_rule(documents: list[dict[str, Any]], tmp_p
     alike = {
         row["id"]
         for row in rows(run, "syntax")
-        if row["tau"] >= 0.9 and (row["distance"] or 2) <= 0.45 and min(row["nodes"], row["item_nodes"]) >= 25
+        if row["tau"] >= 0.9
+        and row["distance"] is not None
+        and row["distance"] <= 0.45
+        and min(row["nodes"], row["item_nodes"]) >= 25
     }
     assert alike
     assert {one["id"] for one in both.verdicts().to_pylist()} == alike
