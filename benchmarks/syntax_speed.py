@@ -142,7 +142,7 @@ def main() -> None:
             return len(items) * len(few) / (time.perf_counter() - started) / 1e6
 
         cases["pairs at 0.8, rapidfuzz cdist"] = peer
-        some = lines[: lines.index(b"\n", 2 * MB) + 1]
+        some = lines[: lines.index(b"\n", int(2 * MB)) + 1]
         number = {name: place for place, name in enumerate(syntax.NODE_TYPES)}
 
         def plain() -> float:
