@@ -69,7 +69,7 @@ def payload(summary: Summary) -> str:
         "excerpts": excerpts,
         "beside": beside,
         # A column that no match has a value in is left out.
-        "matches": {name: values for name, values in columns.items() if any(value is not None for value in values)},
+        "matches": {name: values for name, values in columns.items() if not values or set(values) != {None}},
     }
     # "<" would let a document's text close the script element or open a comment in it.
     return json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")

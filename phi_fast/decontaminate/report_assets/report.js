@@ -148,7 +148,7 @@
     const all = found.get(findOf[at]);
     const ways = channels.filter((_, way) => all.some((one) => m.channel[one] === way));
     const names = channels.length > 1 ? ways.map((way) => data.channel_names[way]) : [];
-    return [...names, ...(all.length > 1 ? [`×${number(all.length)}`] : [])].join(" · ");
+    return [...(all.length > 1 ? [`×${number(all.length)}`] : []), names.join(", ")].filter(Boolean).join(" · ");
   };
   const rate = (value) => (value < 1 ? Math.min(0.99, value) : 1).toFixed(2);
   const brief = (at) => ({
