@@ -215,6 +215,7 @@ def _select(name: str, label: str, anything: str, options: list[tuple[str, str]]
 def _tables(summary: Summary) -> list[dict[str, Any]]:
     verb = DONE[summary.run.policy.mode]
     more = measures(summary)
+    measured = [_capital(said) for _, said, _ in more]
     items = [
         (one.item, one.suite, f"{one.condemned:,}", f"{one.documents:,}", *(value(one) for _, _, value in more))
         for one in summary.items[:_ROWS]
@@ -227,7 +228,7 @@ def _tables(summary: Summary) -> list[dict[str, Any]]:
     return [
         _table(
             "Items found", _more(len(summary.items)), items, numbers=range(2, 4 + len(more)), link=True,
-            columns=("Item", "Suite", f"Documents {verb}", "Documents with some of it", *(said for _, said, _ in more)),
+            columns=("Item", "Suite", f"Documents {verb}", "Documents with some of it", *measured),
         ),
         _table(
             "Parts that cannot be tested", _more(len(summary.untestable)), untestable,
@@ -238,7 +239,7 @@ def _tables(summary: Summary) -> list[dict[str, Any]]:
         _table(
             "n-grams set aside", f"{summary.set_aside.total():,} that carry no weight", aside, numbers=range(2, 5),
             caption=f"By item: {_more(len(ranked))}.",
-            columns=("Item", "Suite", *(text[0].upper() + text[1:] for text in ASIDE.values())),
+            columns=("Item", "Suite", *map(_capital, ASIDE.values())),
         ),
         _table(
             "Rejected rows", f"{summary.run.counts['rejected']:,}",
@@ -272,6 +273,10 @@ def _settings(summary: Summary) -> list[tuple[str, ...]]:
         *((f"{suite['name']} sha256", suite["sha256"]) for suite in record["suites"]),
         ("settings sha256", record["settings_sha256"]),
     ]
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _more(count: int) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 AROUND = 800  # characters shown on either side of a match
 ITEM_LIMIT = 20_000  # an item's part that is longer is shown around its matches only
 TEXT_BUDGET = 12_000_000  # characters of documents in one page: what a browser opens at once
-ALIGNMENTS = 1_000  # in one page, of the worst matches; others stand beside each other as they are
+ALIGNMENTS = 1_000  # of texts that differ, in one page: the worst matches; others stand beside each other as they are
 ALIGNED = 2_000_000  # characters laid side by side for one page, which take about as many microseconds
 _PIECES = 400_000  # of all alignments of a page
 _INDENT = 200  # characters before a span that may belong to its first line
@@ -86,7 +86,7 @@ def _aligned(
     found: list[dict[str, Any]] = []
     known: dict[tuple[int, int, int, int, int, int, bool], int] = {}
     entry_of = []
-    characters, pieces = ALIGNED, _PIECES
+    left, characters, pieces = ALIGNMENTS, ALIGNED, _PIECES
     for match, excerpt, part in zip(summary.matches, excerpt_of, part_of, strict=True):
         entry_of.append(-1)
         if excerpt < 0:
@@ -104,9 +104,10 @@ def _aligned(
             entry_of[-1] = known[key]
             continue
         item = lead + item
-        if len(found) == ALIGNMENTS or characters < len(document) + len(item):
-            continue
-        characters -= len(document) + len(item) if document != item else 0
+        if document != item:  # else nothing is to be worked out
+            if not left or characters < len(document) + len(item):
+                continue
+            left, characters = left - 1, characters - len(document) - len(item)
         laid = align(document, item)
         if laid is None or pieces < len(laid.document) + len(laid.item):
             continue
