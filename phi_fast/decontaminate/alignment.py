@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import NamedTuple
 
 from rapidfuzz.distance import Levenshtein
@@ -110,7 +110,7 @@ _SIGN = r"->|\*\*|//|<<|>>|[-+*/%&|^:@=!<>]=|\S"
 _TOKEN = re.compile(
     rf"""
       (?P<open>[rRbBuUfF]{{0,2}}(?:\"{{3}}|'{{3}}))
-    | (?P<string>[rRbBuUfF]{{0,2}}(?:"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'))
+    | (?P<string>[rRbBuUfF]{{0,2}}(?:"(?:[^"\\\n]|\\.){{0,1000}}+"|'(?:[^'\\\n]|\\.){{0,1000}}+'))
     | (?P<comment>\#)
     | (?P<number>\d(?:[eE][+-]\d|[\w.])*)
     | (?P<name>\w+)
@@ -133,19 +133,19 @@ class _Token(NamedTuple):
 
 
 class _Cut(NamedTuple):
-    """A text cut into tokens, and the line that each stands on."""
+    """A text cut into tokens, up to one more than :data:`LONGEST`, and the line that each stands on."""
 
     text: str
     tokens: list[_Token]
     lines: list[int]
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=128)
 def _cut(text: str) -> _Cut:
-    tokens = list(_code(text))
+    tokens = list(islice(_code(text), LONGEST + 1))
     signs = sum(token.weight == 0 and token.text not in ".,;:!?'\"" for token in tokens)
     if signs < _PROSE * len(tokens):
-        tokens = list(_words(text, 0, len(text)))
+        tokens = list(islice(_words(text, 0, len(text)), LONGEST + 1))
     lines, line, at = [], 0, 0
     for token in tokens:
         line += text.count("\n", at, token.start)

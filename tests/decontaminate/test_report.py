@@ -275,6 +275,8 @@ def test_markdown_tells_the_run(run: tuple[Path, list[Planted]]) -> None:
     assert f"| {first.item} | {first.suite} | {first.condemned} | {first.documents} | 100 % | {first.run:,} |" in text
     assert "| best coverage | longest run | most alike | its τ | least distance |" in text
     assert "\nItems found by n-grams" in text
+    worst = [line for line in text.splitlines() if re.match(r"\d+\. `", line)]
+    assert len(worst) == len({line.split("(")[0] for line in worst}), "a document is listed once"
     dropped = sum(one.verdict == "drop" for one in planted)
     assert f"| dropped | {dropped:,} | {wording.share(dropped, 17_897)} |" in text
     assert text.startswith("# Decontamination against humaneval, own\n")
