@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from phi_fast.decontaminate.summary import COVERAGE_BINS, Match, SuiteCount, Summary
+from phi_fast.decontaminate.channels import CHANNELS
+from phi_fast.decontaminate.payload import payload
+from phi_fast.decontaminate.summary import Summary
+from phi_fast.decontaminate.tally import BINS, SuiteCount
 from phi_fast.decontaminate.wording import (
     ASIDE,
+    CHANNEL_NAMES,
     DONE,
     VERBS,
     counted,
-    formats,
+    found_by,
     headline,
-    percent,
-    place_in,
+    measures,
     share,
     size,
+    why_columns,
+    why_not,
 )
 from phi_fast.suites import PART_NAMES
 
-AROUND = 800  # characters shown on either side of a match
-ITEM_LIMIT = 20_000  # an item's part that is longer is shown around its matches only
-TEXT_BUDGET = 12_000_000  # characters of documents in one page: what a browser opens at once
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 _ROWS = 200  # of each table
 _BAR = 84.0  # height of the histogram
 
@@ -32,7 +37,6 @@ _BAR = 84.0  # height of the histogram
 def page(summary: Summary) -> dict[str, Any]:
     """Everything the template needs, but for style and script."""
     record = summary.run.record
-    counts = summary.run.counts
     mode = summary.run.policy.mode
     return {
         "title": f"Decontamination against {_names(summary)}",
@@ -50,11 +54,14 @@ def page(summary: Summary) -> dict[str, Any]:
         "preset": summary.run.policy.preset,
         "policy_words": record["policy_words"],
         "notes": record.get("notes", []),
-        "histogram": _histogram(summary) if counts["matches"] else None,
+        "histograms": _histograms(summary),
+        "found_by": found_by(summary),
         "matches": len(summary.matches),
         "selects": _selects(summary),
+        "measure": "coverage" if set(summary.channels) <= {"ngram"} else "likeness",
+        "sorts": _sorts(summary),
         "tables": [table for table in _tables(summary) if table["rows"]],
-        "payload": _payload(summary),
+        "payload": payload(summary),
         "ending": f"phi_fast {record['phi_fast']}. {_listed(summary)} Settings and hashes: run.json. "
         "Change a threshold without scanning again: phi-fast decide.",
     }
@@ -119,17 +126,28 @@ def _suite(suite: SuiteCount) -> dict[str, Any]:
     return {"name": suite.name, "note": note, "pieces": pieces, "label": label}
 
 
-def _histogram(summary: Summary) -> dict[str, Any]:
+def _histograms(summary: Summary) -> list[dict[str, Any]]:
     policy = summary.run.policy
-    spared, guilty = summary.histogram.tolist()
+    drawn = []
+    if summary.channels["ngram"]:
+        threshold = None if policy.weights else policy.coverage
+        drawn.append(
+            _histogram(summary.histogram, "coverage", f"Matches of {policy.n}-word grams by coverage", threshold)
+        )
+    if summary.channels["syntax"]:
+        drawn.append(_histogram(summary.trees, "alike", "Matches by syntax: alike but for names", policy.alpha))
+    return drawn
+
+
+def _histogram(bins: NDArray[np.int64], what: str, title: str, threshold: float | None) -> dict[str, Any]:
+    spared, guilty = bins.tolist()
     most = max(max(a + b for a, b in zip(spared, guilty, strict=True)), 1)
-    step = 100 / COVERAGE_BINS
+    step = 100 / BINS
     columns = []
     for slot, (below, above) in enumerate(zip(spared, guilty, strict=True)):
         # A square root: a single match must be seen beside thousands.
         total = _BAR * ((below + above) / most) ** 0.5
         upper = total * above / (below + above) if below + above else 0.0
-        span = f"coverage {slot * 5} to {slot * 5 + 5} %"
         columns.append(
             {
                 "x": f"{slot * step + 0.3:.2f}",
@@ -137,29 +155,30 @@ def _histogram(summary: Summary) -> dict[str, Any]:
                 "guilty_height": f"{upper:.1f}",
                 "spared_y": f"{_BAR - total + upper:.1f}",
                 "spared_height": f"{total - upper:.1f}",
-                "title": f"{span}: {above:,} condemning, {below:,} spared",
+                "title": f"{what} {slot * 5} to {slot * 5 + 5} %: {above:,} condemning, {below:,} spared",
             }
         )
-    cutoff = {"x": f"{100 * policy.coverage:.2f}"} if policy.coverage is not None and not policy.weights else None
+    cutoff = None if threshold is None else 100 * threshold
     ticks: list[dict[str, Any]] = [
         {"x": x, "text": f"{x} %", "anchor": "start" if x == 0 else "end" if x == 100 else "middle", "strong": False}
         for x in (0, 20, 40, 60, 80, 100)
-        if cutoff is None or policy.coverage is None or abs(x - 100 * policy.coverage) >= 6
+        if cutoff is None or abs(x - cutoff) >= 6
     ]
-    if cutoff and policy.coverage is not None:
-        anchor = "end" if policy.coverage > 0.97 else "middle"
-        ticks.append(
-            {"x": float(cutoff["x"]), "text": f"{100 * policy.coverage:.3g} %", "anchor": anchor, "strong": True}
-        )
-    condemning = sum(guilty)
+    if cutoff is not None:
+        anchor = "end" if cutoff > 97 else "middle"
+        ticks.append({"x": f"{cutoff:.2f}", "text": f"{cutoff:.3g} %", "anchor": anchor, "strong": True})
     return {
         "columns": columns,
         "width": f"{step - 0.6:.2f}",
-        "cutoff": cutoff,
+        "cutoff": None if cutoff is None else f"{cutoff:.2f}",
         "ticks": ticks,
-        "label": f"Matches by coverage: {condemning:,} condemning, {sum(spared):,} spared",
-        "caption": f"Matches of {policy.n}-word grams by coverage, height as a square root; muted where spared. "
-        + ("The dashed line is the policy's threshold." if cutoff else "The policy does not go by coverage alone."),
+        "label": f"{title}: {sum(guilty):,} condemning, {sum(spared):,} spared",
+        "caption": f"{title}, height as a square root; muted where spared. "
+        + (
+            f"The policy does not go by {what} alone."
+            if cutoff is None
+            else "The dashed line is the policy's threshold."
+        ),
     }
 
 
@@ -169,12 +188,23 @@ def _selects(summary: Summary) -> list[dict[str, Any]]:
     parts = {summary.parts[match.part].part for match in listed}
     verdicts = {document.verdict for document in summary.documents}
     lengths = sorted({match.n for match in listed if match.n is not None}, reverse=True)
+    channels = {match.channel for match in listed}
     return [
+        _select("channel", "Channel", "any channel", [(c, CHANNEL_NAMES[c]) for c in CHANNELS if c in channels]),
         _select("suite", "Suite", "any suite", [(s.name, s.name) for s in summary.suites if s.name in suites]),
         _select("part", "Part", "any part", [(part, part) for part in PART_NAMES if part in parts]),
         _select("verdict", "Verdict", "any verdict", [(one, word) for one, word in VERBS.items() if one in verdicts]),
         _select("n", "Length of the n-grams", "any n", [(str(n), f"n = {n}") for n in lengths]),
     ]
+
+
+def _sorts(summary: Summary) -> list[tuple[str, str]]:
+    """Keys that the list is sorted by, with their names."""
+    by_words = set(summary.channels) <= {"ngram"}
+    more = [("coverage", "Coverage" if by_words else "Likeness")] + (
+        [("run", "Run")] if summary.channels["ngram"] else []
+    )
+    return [("worst", "Worst"), ("item", "Item"), ("document", "Document"), *more]
 
 
 def _select(name: str, label: str, anything: str, options: list[tuple[str, str]]) -> dict[str, Any]:
@@ -184,30 +214,32 @@ def _select(name: str, label: str, anything: str, options: list[tuple[str, str]]
 
 def _tables(summary: Summary) -> list[dict[str, Any]]:
     verb = DONE[summary.run.policy.mode]
+    more = measures(summary)
+    measured = [_capital(said) for _, said, _ in more]
     items = [
-        (one.item, one.suite, f"{one.condemned:,}", f"{one.documents:,}", percent(one.coverage), f"{one.run:,}")
+        (one.item, one.suite, f"{one.condemned:,}", f"{one.documents:,}", *(value(one) for _, _, value in more))
         for one in summary.items[:_ROWS]
     ]
-    untestable = [(part.item, part.suite, part.part, part.why_not or "") for part in summary.untestable[:_ROWS]]
+    untestable = [(part.item, part.suite, part.part, *why_not(part, summary)) for part in summary.untestable[:_ROWS]]
     ranked = summary.set_aside_by_item()
     aside = [
         (item, suite, *(f"{by[key]:,}" if key in by else "" for key in ASIDE)) for suite, item, by in ranked[:_ROWS]
     ]
     return [
         _table(
-            "Items found", _more(len(summary.items)), items, numbers=range(2, 6), link=True,
-            columns=("Item", "Suite", f"Documents {verb}", "Documents with some of it", "Best coverage", "Longest run"),
+            "Items found", _more(len(summary.items)), items, numbers=range(2, 4 + len(more)), link=True,
+            columns=("Item", "Suite", f"Documents {verb}", "Documents with some of it", *measured),
         ),
         _table(
             "Parts that cannot be tested", _more(len(summary.untestable)), untestable,
-            caption="Too short, or too common, for word n-grams to tell a copy from chance: "
+            caption="Too short or too common for words and for syntax trees to tell a copy from chance: "
             "a leak of these parts alone is not found.",
-            columns=("Item", "Suite", "Part", "Why"),
+            columns=("Item", "Suite", "Part", *(f"Not by {channel}" for channel in why_columns(summary))),
         ),
         _table(
             "n-grams set aside", f"{summary.set_aside.total():,} that carry no weight", aside, numbers=range(2, 5),
             caption=f"By item: {_more(len(ranked))}.",
-            columns=("Item", "Suite", *(text[0].upper() + text[1:] for text in ASIDE.values())),
+            columns=("Item", "Suite", *map(_capital, ASIDE.values())),
         ),
         _table(
             "Rejected rows", f"{summary.run.counts['rejected']:,}",
@@ -234,12 +266,17 @@ def _settings(summary: Summary) -> list[tuple[str, ...]]:
     return [
         ("corpus", ", ".join(settings["corpus"])),
         ("against", ", ".join(settings["against"])),
+        ("channels", ", ".join(settings["channels"])),
         ("n", ", ".join(str(n) for n in settings["n"])),
         *((name, _plain(value)) for name, value in settings["policy"].items() if value not in (None, [], {})),
         ("sample the common n-grams were learnt from", counted(record["sample_documents"], "document")),
         *((f"{suite['name']} sha256", suite["sha256"]) for suite in record["suites"]),
         ("settings sha256", record["settings_sha256"]),
     ]
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _more(count: int) -> str:
@@ -250,89 +287,3 @@ def _plain(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(str(one) for one in value)
     return json.dumps(value) if isinstance(value, dict) else str(value)
-
-
-def _payload(summary: Summary) -> str:
-    """The listed matches as JSON that may stand in a script element: columns for matches, texts once each."""
-    used = sorted({match.part for match in summary.matches})
-    number = {part: slot for slot, part in enumerate(used)}
-    known = formats(summary)
-    excerpts, excerpt_of = _cut_excerpts(summary)
-    listed = summary.matches
-    columns: dict[str, list[Any]] = {
-        "doc": [match.document for match in listed],
-        "part": [number[match.part] for match in listed],
-        "n": [match.n for match in listed],
-        "ds": [match.doc_start for match in listed],
-        "de": [match.doc_end for match in listed],
-        "is": [match.item_start for match in listed],
-        "ie": [match.item_end for match in listed],
-        "run": [match.run for match in listed],
-        "cover": [round(match.coverage or 0.0, 4) for match in listed],
-        "score": [match.score for match in listed],
-        "condemns": [int(match.condemns) for match in listed],
-        "excerpt": excerpt_of,
-    }
-    data = {
-        "n": summary.run.record["settings"]["n"],
-        "policy_n": summary.run.policy.n,
-        "verbs": VERBS,
-        "parts": [_part(summary, part) for part in used],
-        "docs": [
-            {"id": one.id, "place": place_in(known, one), "verdict": one.verdict, "reason": one.reason}
-            for one in summary.documents
-        ],
-        "excerpts": excerpts,
-        "matches": columns,
-    }
-    # "<" would let a document's text close the script element or open a comment in it.
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-
-
-def _part(summary: Summary, number: int) -> dict[str, Any]:
-    part = summary.parts[number]
-    start, end = 0, len(part.text)
-    if end > ITEM_LIMIT:
-        mine = [match for match in summary.matches if match.part == number]
-        start = max(0, min(match.item_start for match in mine) - AROUND)
-        end = min(end, max(match.item_end for match in mine) + AROUND)
-    return {
-        "suite": part.suite, "item": part.item, "part": part.part, "words": part.words, "start": start,
-        "length": len(part.text), "text": part.text[start:end],
-    }  # fmt: skip
-
-
-def _cut_excerpts(summary: Summary) -> tuple[list[dict[str, Any]], list[int]]:
-    """Cut what is kept of the documents down to what stands around the matches, neighbours in one piece."""
-    by_text: dict[int, list[int]] = {}
-    for at, match in enumerate(summary.matches):
-        if match.excerpt >= 0:
-            by_text.setdefault(match.excerpt, []).append(at)
-    pieces: list[dict[str, Any]] = []
-    piece_of = [-1] * len(summary.matches)
-    left = TEXT_BUDGET
-    for excerpt, places in by_text.items():
-        first, text = summary.excerpts[excerpt]
-        for group in _neighbours(summary.matches, places):
-            start = max(first, min(summary.matches[at].doc_start for at in group) - AROUND)
-            end = min(first + len(text), max(summary.matches[at].doc_end for at in group) + AROUND)
-            if end - start > left:
-                continue
-            left -= end - start
-            for at in group:
-                piece_of[at] = len(pieces)
-            goes_on = int(end < first + len(text))
-            pieces.append({"start": start, "text": text[start - first : end - first], "cut": goes_on})
-    return pieces, piece_of
-
-
-def _neighbours(matches: list[Match], places: list[int]) -> list[list[int]]:
-    places = sorted(places, key=lambda at: (matches[at].doc_start, at))
-    groups = [places[:1]]
-    reach = matches[places[0]].doc_end
-    for _, at in pairwise(places):
-        if matches[at].doc_start > reach + 2 * AROUND:
-            groups.append([])
-        groups[-1].append(at)
-        reach = max(reach, matches[at].doc_end)
-    return groups

@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from phi_fast.decontaminate.page import page
 from phi_fast.decontaminate.record import REPORT_HTML, REPORT_MD
 from phi_fast.decontaminate.summary import Match, Summary, summarise_run
-from phi_fast.decontaminate.wording import ASIDE, DONE, VERBS, counted, headline, likeness, percent, place, share, size
+from phi_fast.decontaminate.wording import (
+    ASIDE,
+    DONE,
+    VERBS,
+    counted,
+    found_by,
+    headline,
+    likeness,
+    measures,
+    place,
+    share,
+    size,
+    why_columns,
+    why_not,
+)
 
 _HERE = Path(__file__).parent
 _TOP_ITEMS = 50
 _TOP_ASIDE = 20
 _WORST = 10
+_FIGURES = re.compile(r"\d+(?: of \d+)?(?= words)")  # of the reasons given for parts: what differs from part to part
 _PASSAGE = 400  # characters of a passage shown
 
 
@@ -48,8 +64,9 @@ def write_report_html(run_dir: str | Path, summary: Summary | None = None) -> Pa
     )
     context = page(summary)
     context["payload"] = Markup(context["payload"])
-    for name, asset in (("css", "report.css"), ("script", "report.js")):
-        context[name] = Markup((_HERE / "report_assets" / asset).read_text("utf-8"))
+    for name, assets in (("css", ["report.css"]), ("script", ["beside.js", "report.js"])):
+        texts = [(_HERE / "report_assets" / asset).read_text("utf-8") for asset in assets]
+        context[name] = Markup("".join(texts))
     return _write(Path(run_dir) / REPORT_HTML, environment.get_template("report.html.j2").generate(context))
 
 
@@ -85,18 +102,20 @@ def _markdown(summary: Summary) -> str:
     lines += ["", "## By suite", ""]
     columns = ["suite", "items", "items found", "seen below the policy", "untestable", f"documents {verb}", "matches"]
     lines += _table(columns, _suite_rows(summary), numbers_from=1)
+    if by_channel := found_by(summary):
+        lines += ["", by_channel]
     lines += ["", "## By item", ""]
     if summary.items:
+        more = measures(summary)
         columns = [
             "item",
             "suite",
             f"documents {verb}",
             "documents that hold something",
-            "best coverage",
-            "longest run",
+            *(said for _, said, _ in more),
         ]
         rows = [
-            (one.item, one.suite, f"{one.condemned:,}", f"{one.documents:,}", percent(one.coverage), f"{one.run:,}")
+            (one.item, one.suite, f"{one.condemned:,}", f"{one.documents:,}", *(value(one) for _, _, value in more))
             for one in summary.items
         ]
         lines += _table(columns, rows[:_TOP_ITEMS], numbers_from=2)
@@ -150,16 +169,22 @@ def _worst(summary: Summary) -> list[str]:
     guilty = any(match.condemns for match in worst)
     lines = ["## Worst documents" if guilty else "## Closest documents, all kept", ""]
     for rank, match in enumerate(worst, 1):
-        document, part = summary.documents[match.document], summary.parts[match.part]
+        document = summary.documents[match.document]
         lines += [
             f"{rank}. {_code(document.id)} ({_code(place(summary, document))}), **{VERBS[document.verdict]}**: "
-            f"{likeness(match, _code(part.item), part.part)}, "
-            f"characters {match.doc_start:,}-{match.doc_end:,}",
+            f"{_likeness(summary, match)}, "
+            f"characters {match.doc_start:,}-{match.doc_end:,}"
+            + "".join(f"; and {_likeness(summary, other)}" for other in summary.also(match)),
             "",
             *_fenced(passage(summary, match)),
             "",
         ]
     return lines
+
+
+def _likeness(summary: Summary, match: Match) -> str:
+    part = summary.parts[match.part]
+    return likeness(match, _code(part.item), part.part)
 
 
 def passage(summary: Summary, match: Match) -> str:
@@ -181,19 +206,20 @@ def _fenced(text: str) -> list[str]:
 
 
 def _backticks(text: str) -> Iterable[str]:
-    import re
-
     return re.findall("`+", text)
 
 
 def _untestable(summary: Summary) -> list[str]:
     untestable = summary.untestable
     if not untestable:
-        return ["Every part of every item is testable."]
+        return ["Every part of every item can be found by words or by syntax."]
     lines = [f"{counted(len(untestable), 'part')} of {len(summary.parts):,}: a leak of these alone is not found.", ""]
     reasons: dict[str, list[str]] = {}
     for part in untestable:
-        reasons.setdefault(f"{part.suite} {part.part}", []).append(part.item)
+        said = dict(zip(why_columns(summary), why_not(part, summary), strict=True))
+        said["words"] = _FIGURES.sub("few", said["words"])
+        why = "; ".join(f"{channel}: {reason}" for channel, reason in said.items())
+        reasons.setdefault(f"{part.suite} {part.part} ({why})", []).append(part.item)
     for kind, items in reasons.items():
         shown = ", ".join(items[:_TOP_ASIDE]) + (
             f" and {len(items) - _TOP_ASIDE:,} more" if len(items) > _TOP_ASIDE else ""

@@ -32,9 +32,10 @@ from phi_fast.decontaminate.wording import (
     VERBS,
     counted,
     duration,
+    found_by,
     headline,
     likeness,
-    percent,
+    measures,
     place,
     printable,
     size,
@@ -213,6 +214,8 @@ def print_summary(
         console.print(Text(f"{counted(counts['rejected'], 'row')} rejected: {printable(reasons)}", "yellow"))
     console.print()
     console.print(_suites(summary))
+    if by_channel := found_by(summary):
+        console.print(Text(by_channel, "dim"))
     if summary.items:
         console.print()
         console.print(_items(summary, items))
@@ -244,10 +247,12 @@ def _suites(summary: Summary) -> Table:
 def _items(summary: Summary, limit: int) -> Table:
     verb = DONE[summary.run.policy.mode]
     several = len(summary.suites) > 1
-    table = _table((*(("suite",) if several else ()), "item", verb, "documents", "coverage", "run"), 1 + several)
+    columns = measures(summary)
+    first = ("suite",) if several else ()
+    table = _table((*first, "item", verb, "documents", *(short for short, _, _ in columns)), 1 + several)
     for one in summary.items[:limit]:
         names = [Text(printable(name)) for name in ((one.suite,) if several else ()) + (one.item,)]
-        counts = (f"{one.condemned:,}", f"{one.documents:,}", percent(one.coverage), f"{one.run:,}")
+        counts = (f"{one.condemned:,}", f"{one.documents:,}", *(value(one) for _, _, value in columns))
         table.add_row(*names, *(Text(cell, "" if one.condemned else "dim") for cell in counts))
     return table
 
@@ -280,6 +285,9 @@ def _print_worst(summary: Summary, limit: int, console: Console) -> None:
                 (VERBS[document.verdict], f"bold {_STYLE[document.verdict]}"), "  ", (printable(said), "bold")
             )
         )
+        for other in summary.also(match):
+            also = likeness(other, part.item, summary.parts[other.part].part)
+            console.print(Text(printable(f"and {also}"), "dim"))
         console.print(Text(printable(place(summary, document)), "dim"), soft_wrap=True)
         if document.id != f"{document.file}:{document.row}":
             console.print(Text(f"id {printable(document.id)}", "dim"), no_wrap=True, overflow="ellipsis")

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 from phi_fast.decontaminate.summary import Document, Match, Summary
+
+if TYPE_CHECKING:
+    from phi_fast.decontaminate.tally import Count
+    from phi_fast.engines.ngram import PartInfo
 
 VERBS = {"drop": "dropped", "cut": "cut", "flag": "flagged", "keep": "kept"}
 # What a mode does to the documents its policy condemns: a cut that would leave nothing drops.
@@ -12,6 +19,54 @@ ASIDE = {
     "few_distinct": "have under four distinct words",
     "common": "are common in the corpus",
 }
+
+
+CHANNEL_NAMES = {"ngram": "n-grams", "syntax": "syntax", "embedding": "embedding"}
+# Columns that a channel adds to a table of items: in short, in words, and the value of a row.
+_MEASURES: dict[str, tuple[tuple[str, str, Callable[[Count], str]], ...]] = {
+    "ngram": (
+        ("coverage", "best coverage", lambda one: percent(one.coverage) if one.run else ""),
+        ("run", "longest run", lambda one: f"{one.run:,}" if one.run else ""),
+    ),
+    "syntax": (
+        ("alike", "most alike", lambda one: percent(one.alpha) if one.tau else ""),
+        ("τ", "its τ", lambda one: match_rate(one.tau) if one.tau else ""),
+    ),
+    "embedding": (
+        ("distance", "least distance", lambda one: "" if one.distance is None else f"{one.distance:.2f}"),
+    ),
+}  # fmt: skip
+
+
+def measures(summary: Summary) -> list[tuple[str, str, Callable[[Count], str]]]:
+    """Columns by which items are measured: those of the channels that found anything."""
+    return [column for channel, columns in _MEASURES.items() if summary.channels[channel] for column in columns]
+
+
+def found_by(summary: Summary) -> str | None:
+    """``Items found by n-grams 15, by syntax 12 (3 by it alone).``; None where one channel found all matches."""
+    if len(summary.found_by) < 2:
+        return None
+    said = [
+        f"by {CHANNEL_NAMES[channel]} {items:,}"
+        + (f" ({alone:,} by {'them' if channel == 'ngram' else 'it'} alone)" if alone else "")
+        for channel, (items, alone) in summary.found_by.items()
+    ]
+    return f"Items found {', '.join(said)}."
+
+
+def why_not(part: PartInfo, summary: Summary) -> tuple[str, ...]:
+    """Why words cannot find a part, and why syntax cannot: one reason a channel, as ``why_columns`` has them."""
+    channels = summary.run.record["settings"]["channels"]
+    words = part.why_not or "" if "ngram" in channels else "channel off"
+    if "syntax" not in channels:
+        return (words,)
+    return words, "under 12 syntax nodes, or no Python" if part.part == "solution" else "only solutions are compared"
+
+
+def why_columns(summary: Summary) -> tuple[str, ...]:
+    """Headings for ``why_not``."""
+    return ("words", "syntax") if "syntax" in summary.run.record["settings"]["channels"] else ("words",)
 
 
 def headline(summary: Summary) -> str:
@@ -97,13 +152,20 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
+def match_rate(value: float) -> str:
+    """A match rate as the paper writes it: ``0.95``; never rounded up to 1."""
+    return f"{min(value, 0.99) if value < 1 else 1:.2f}"
+
+
 def likeness(match: Match, item: str, part: str) -> str:
     """How alike a document and an item's part are: ``94 % of HumanEval/0 solution, run 30 words``."""
     name = f"{item} {part}"
     if match.channel == "syntax":
-        return f"a function like {name}: {percent(match.tau or 0)} by syntax, {percent(match.alpha or 0)} but for names"
+        what = "a body" if match.form == "body" else "a function"
+        near = "" if match.distance is None else f", embedding at distance {match.distance:.2f}"
+        return f"{what} like {name}: {percent(match.alpha or 0)} but for names, τ {match_rate(match.tau or 0)}{near}"
     if match.channel == "embedding":
-        return f"a text like {name}: embedding at distance {match.distance:.2f}"
+        return f"a text like {name}: embedding at distance {match.distance or 0:.2f}"
     return f"{percent(match.coverage or 0)} of {name}, run {counted(match.run or 0, 'word')}"
 
 

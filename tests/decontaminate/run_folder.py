@@ -12,7 +12,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from phi_fast.decontaminate.channels import CHANNELS, FORMS
+from phi_fast.decontaminate.evidence import EVIDENCE_SCHEMA
 from phi_fast.decontaminate.policy import Policy
+from phi_fast.decontaminate.record import FORMAT
 from phi_fast.engines.ngram import NgramIndex
 from phi_fast.suites import Item, Part, Suite, load_suite
 
@@ -34,6 +37,7 @@ class Planted:
     coverage: float
     run: int
     verdict: str
+    rows: int  # of evidence
 
 
 def own_suite() -> Suite:
@@ -50,9 +54,18 @@ def own_suite() -> Suite:
 
 
 def make_run(
-    folder: Path, matches: int, *, policy: Policy = HELD, seed: int = 0, excerpts: bool = True
+    folder: Path,
+    matches: int,
+    *,
+    policy: Policy = HELD,
+    seed: int = 0,
+    excerpts: bool = True,
+    channels: tuple[str, ...] = CHANNELS,
 ) -> list[Planted]:
-    """Write a finished run of `matches` rows of evidence; every third document's match is found at n = 13 too."""
+    """Write a finished run of `matches` rows of evidence; every third document's match is found at n = 13 too.
+
+    Every other solution is found by syntax as well, as a function and as a body; every seventh document by embedding.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     suites = [load_suite("humaneval"), own_suite()]
     NgramIndex.build(suites).save(folder / "index.phifast")
@@ -80,21 +93,28 @@ def make_run(
         spans = {
             "doc_start": len(before), "doc_end": len(before) + len(passage), "item_start": start, "item_end": end,
         }  # fmt: skip
-        one = Planted(identity, suite, item, part.name, passage, part.text[start:end], kept, run, verdict)
-        planted.append(one)
-        for n in (13, 5) if row % 3 == 2 and run >= 13 else (5,):
-            evidence.append(
-                {
-                    "id": identity, **at, "channel": "ngram", "suite": suite, "item": item, "part": part.name, "n": n,
-                    **spans, "run": run, "coverage": kept, "score": max(1, run - n + 1), "words": 20,
-                }
-            )  # fmt: skip
+        about = {"id": identity, **at, "suite": suite, "item": item, "part": part.name, **spans}
+        found = [
+            about
+            | {"channel": "ngram", "n": n, "run": run, "coverage": kept, "score": max(1, run - n + 1), "words": 20}
+            for n in ((13, 5) if row % 3 == 2 and run >= 13 else (5,))
+        ]
+        if suite == "humaneval" and part.name == "solution" and row % 2 and kept >= 0.6:
+            trees = {"nodes": 40, "item_nodes": 42, "tau": (1 + kept) / 2, "alpha": kept, "score": kept}
+            near = 0.25 if row % 7 == 6 else None
+            found += [about | trees | {"channel": "syntax", "form": one, "distance": near} for one in FORMS]
+        if row % 7 == 6:
+            found.append(about | {"channel": "embedding", "distance": 0.25, "score": 1 - 0.25**2 / 2})
+        found = [one for one in found if one["channel"] in channels][: matches - len(evidence)]
+        evidence += found
+        planted.append(
+            Planted(identity, suite, item, part.name, passage, part.text[start:end], kept, run, verdict, len(found))
+        )
         if verdict != "keep":
             reason = f"{item} {part.name}: coverage {kept:.2f}, run {run} words"
             verdicts.append({"id": identity, **at, "verdict": verdict, "reason": reason})
         texts.append({**at, "start": 0, "text": before + passage + after})
-    evidence = evidence[:matches]
-    _table(folder / "evidence.parquet", evidence, EVIDENCE)
+    _table(folder / "evidence.parquet", evidence, EVIDENCE_SCHEMA)
     _table(folder / "verdicts.parquet", verdicts, VERDICTS)
     _table(folder / "excerpts.parquet", texts if excerpts else [], EXCERPTS)
     bad = [
@@ -103,7 +123,7 @@ def make_run(
     ]
     bad += [{"file": "part-0.jsonl", "row": 9900, "reason": '"text" is null, expected a string', "raw": "x" * 200_000}]
     (folder / "rejected.jsonl").write_text("".join(json.dumps(row) + "\n" for row in bad))
-    record = _record(suites, policy, planted, len(evidence), len(bad))
+    record = _record(suites, policy, planted, len(evidence), len(bad), channels)
     (folder / "run.json").write_text(json.dumps(record, indent=2))
     return planted
 
@@ -126,20 +146,6 @@ def _edited(text: str, kept: float, rng: random.Random) -> tuple[str, int, int, 
 
 
 _S, _I = pa.string(), pa.int64()
-EVIDENCE = pa.schema(
-    [
-        ("id", _S),
-        ("file", _S),
-        ("row", _I),
-        ("channel", _S),
-        ("suite", _S),
-        ("item", _S),
-        ("part", _S),
-        ("n", pa.int32()),
-    ]
-    + [(name, _I) for name in ("doc_start", "doc_end", "item_start", "item_end", "run")]
-    + [("coverage", pa.float32()), ("score", pa.float32()), ("words", _I)]
-)
 VERDICTS = pa.schema([("id", _S), ("file", _S), ("row", _I), ("verdict", _S), ("reason", _S)])
 EXCERPTS = pa.schema([("file", _S), ("row", _I), ("start", _I), ("text", _S)])
 
@@ -148,7 +154,9 @@ def _table(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
     pq.write_table(pa.Table.from_pylist(rows, schema), path, row_group_size=1000)
 
 
-def _record(suites: list[Suite], policy: Policy, planted: list[Planted], matches: int, bad: int) -> dict[str, Any]:
+def _record(
+    suites: list[Suite], policy: Policy, planted: list[Planted], matches: int, bad: int, channels: tuple[str, ...]
+) -> dict[str, Any]:
     documents = 17_897 if len(planted) < 10_000 else 2_000_000
     verdicts = {verdict: sum(one.verdict == verdict for one in planted) for verdict in ("drop", "cut", "flag")}
     counts = {
@@ -157,7 +165,7 @@ def _record(suites: list[Suite], policy: Policy, planted: list[Planted], matches
         "keep": documents - sum(verdicts.values()),
     }  # fmt: skip
     return {
-        "format": 1,
+        "format": FORMAT,
         "phi_fast": "0.1.0",
         "state": "finished",
         "settings_sha256": "5e77" * 16,
@@ -168,6 +176,7 @@ def _record(suites: list[Suite], policy: Policy, planted: list[Planted], matches
             "text": None,
             "id": None,
             "n": [13, 5],
+            "channels": list(channels),
             "unit_bytes": 8 << 20,
             "policy": policy.as_dict(),
         },

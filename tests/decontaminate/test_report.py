@@ -13,11 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from phi_fast.decontaminate import page, summary, wording
+from phi_fast.decontaminate import payload as listing
+from phi_fast.decontaminate import summary, wording
+from phi_fast.decontaminate.evidence import EVIDENCE_SCHEMA
 from phi_fast.decontaminate.policy import Policy
 from phi_fast.decontaminate.report import write_report_html, write_report_md, write_reports
 from phi_fast.decontaminate.summary import summarise_run
-from tests.decontaminate.run_folder import EVIDENCE, EXCERPTS, TRAP, Planted, make_run
+from tests.decontaminate.run_folder import EXCERPTS, TRAP, Planted, make_run
 
 
 class Scripts(HTMLParser):
@@ -71,7 +73,8 @@ def test_counts_are_those_of_the_evidence_gone_through_by_hand(
         key, document = (row["suite"], row["item"]), (row["file"], row["row"])
         documents[key].add(document)
         matches[key] += 1
-        if row["n"] == 5 and row["coverage"] >= 0.7 and (row["item"], row["part"]) in testable:
+        words = row["n"] == 5 and row["coverage"] >= 0.7 and (row["item"], row["part"]) in testable
+        if words or (row["channel"] == "syntax" and (row["tau"] >= 0.95 or row["alpha"] >= 0.85)):
             guilty[key].add(document)
     assert {(one.suite, one.item): one.documents for one in found.items} == {
         key: len(some) for key, some in documents.items()
@@ -89,6 +92,18 @@ def test_counts_are_those_of_the_evidence_gone_through_by_hand(
     assert humaneval.items_condemned == len([key for key in guilty if key[0] == "humaneval"])
     assert own.items_untestable == 1
     assert own.items_condemned + own.items_seen + own.items_unseen + own.items_untestable == 3
+    assert found.channels == Counter(row["channel"] for row in rows) and len(found.channels) == 3
+    assert found.trees.sum() == found.channels["syntax"] == found.trees[0, 12] + found.trees[1, [17, 19]].sum()
+    best = defaultdict(lambda: (0.0, 0.0))
+    nearest: dict[tuple[str, str], float] = {}
+    for row in rows:
+        key = (row["suite"], row["item"])
+        if row["channel"] == "syntax":
+            best[key] = max(best[key], (row["alpha"], row["tau"]))
+        if row["distance"] is not None:
+            nearest[key] = min(nearest.get(key, 9.0), row["distance"])
+    assert {(one.suite, one.item): (one.alpha, one.tau) for one in found.items if one.tau} == dict(best)
+    assert {(one.suite, one.item): one.distance for one in found.items if one.distance is not None} == nearest
     assert found.histogram.sum() == sum(row["n"] == 5 for row in rows)
     assert found.histogram[0, 14:].sum() == sum(
         row["n"] == 5 and row["coverage"] >= 0.7 and (row["item"], row["part"]) not in testable for row in rows
@@ -101,13 +116,19 @@ def test_the_worst_are_listed_whatever_the_batches(
     folder, _ = run
     whole = summarise_run(folder)
     assert len(whole.matches) == 3_000
-    rank = [(not match.condemns, -match.coverage, -match.run) for match in whole.matches]
+    rank = [
+        (not match.condemns, -(match.score if match.coverage is None else match.coverage), -(match.run or 0))
+        for match in whole.matches
+    ]
     assert rank == sorted(rank)
     monkeypatch.setattr(summary, "_BATCH", 13)
     few = summarise_run(folder, listed=40)
 
     def told(one: summary.Summary) -> list[tuple[object, ...]]:
-        return [(one.documents[match.document].id, match.part, match.n, match.doc_start) for match in one.matches]
+        return [
+            (one.documents[match.document].id, match.part, match.channel, match.form, match.n, match.doc_start)
+            for match in one.matches
+        ]
 
     assert told(few) == told(whole)[:40]
     worst = whole.worst(3)
@@ -189,7 +210,7 @@ def test_html_keeps_to_its_text_budget_and_the_worst_first(
     run: tuple[Path, list[Planted]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, _ = run
-    monkeypatch.setattr(page, "TEXT_BUDGET", 20_000)
+    monkeypatch.setattr(listing, "TEXT_BUDGET", 20_000)
     data = payload(folder)
     assert 0 < sum(len(piece["text"]) for piece in data["excerpts"]) <= 20_000
     shown = [excerpt >= 0 for excerpt in data["matches"]["excerpt"]]
@@ -204,7 +225,7 @@ def one_match(folder: Path, text: str, spans: list[tuple[int, int]], excerpts: l
         {**row, "id": "d", "suite": "own", "item": "own/long", "part": "question", "n": 5, "doc_start": start,
          "doc_end": end, "coverage": 1.0, "item_start": 0, "item_end": 7} for start, end in spans
     ]  # fmt: skip
-    pq.write_table(pa.Table.from_pylist(rows, EVIDENCE), folder / "evidence.parquet")
+    pq.write_table(pa.Table.from_pylist(rows, EVIDENCE_SCHEMA), folder / "evidence.parquet")
     kept = [{"file": row["file"], "row": row["row"], "start": start, "text": piece} for start, piece in excerpts]
     pq.write_table(pa.Table.from_pylist(kept, EXCERPTS), folder / "excerpts.parquet")
     assert all(text[start : start + len(piece)] == piece for start, piece in excerpts)
@@ -220,7 +241,7 @@ def test_far_matches_of_a_document_are_cut_apart_and_near_ones_kept_together(tmp
     for start, end in spans:
         piece = data["excerpts"][of[start]]
         assert piece["text"][start - piece["start"] : end - piece["start"]] == text[start:end]
-        assert len(piece["text"]) <= 2 * page.AROUND + 800
+        assert len(piece["text"]) <= 2 * listing.AROUND + 800
         assert piece["cut"] == 1
 
 
@@ -239,7 +260,10 @@ def test_a_run_without_matches_says_what_was_looked_for(tmp_path: Path) -> None:
     assert "Nothing of 167 items was found in 17,897 documents." in html
     assert "Nothing of 167 items was found in 17,897 documents." in markdown
     assert "| humaneval | 164 | 0 | 0 | 0 | 0 | 0 |" in markdown
-    assert "own question, 1: own/short" in markdown
+    assert (
+        "- own question (words: few words, under 13; syntax: only solutions are compared), 1: own/short\n" in markdown
+    )
+    assert "- own solution (words: few words, under 13; syntax: under 12 syntax nodes, or no Python), 1:" in markdown
     assert 'id="list"' not in html
 
 
@@ -249,6 +273,10 @@ def test_markdown_tells_the_run(run: tuple[Path, list[Planted]]) -> None:
     found = summarise_run(folder)
     first = found.items[0]
     assert f"| {first.item} | {first.suite} | {first.condemned} | {first.documents} | 100 % | {first.run:,} |" in text
+    assert "| best coverage | longest run | most alike | its τ | least distance |" in text
+    assert "\nItems found by n-grams" in text
+    worst = [line for line in text.splitlines() if re.match(r"\d+\. `", line)]
+    assert len(worst) == len({line.split("(")[0] for line in worst}), "a document is listed once"
     dropped = sum(one.verdict == "drop" for one in planted)
     assert f"| dropped | {dropped:,} | {wording.share(dropped, 17_897)} |" in text
     assert text.startswith("# Decontamination against humaneval, own\n")
@@ -262,7 +290,7 @@ def test_markdown_survives_what_documents_hold(tmp_path: Path) -> None:
     text = "before ```` `ticks` | pipe | <b> after the words go on and on"
     one_match(tmp_path, text, [(0, len(text))], [(0, text)])
     (row,) = pq.read_table(tmp_path / "evidence.parquet").to_pylist()
-    pq.write_table(pa.Table.from_pylist([{**row, "id": "a`b|c\n# d"}], EVIDENCE), tmp_path / "evidence.parquet")
+    pq.write_table(pa.Table.from_pylist([{**row, "id": "a`b|c\n# d"}], EVIDENCE_SCHEMA), tmp_path / "evidence.parquet")
     written = write_report_md(tmp_path).read_text("utf-8")
     assert "``a`b|c # d``" in written
     assert f"   `````text\n   {text}\n   `````" in written

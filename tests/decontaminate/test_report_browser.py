@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +12,12 @@ import pytest
 
 from phi_fast.decontaminate.report import write_report_html
 from phi_fast.decontaminate.wording import printable
+from tests.decontaminate.browsing import NEEDS_BROWSER, browser, opened
 from tests.decontaminate.run_folder import Planted, make_run
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: install it (apt install chromium)"),
-]
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync", "--no-first-run"]
+pytestmark = NEEDS_BROWSER
 MATCHES = 10_000
+__all__ = ["browser"]
 MOST_ROWS = 60  # rows of the list that may exist at a time
 
 
@@ -32,7 +27,7 @@ class Report:
 
     path: Path
     planted: list[Planted]
-    at_five: int  # matches found at n = 5: what the list shows first
+    finds: int  # documents with an item: rows of the list
 
 
 @pytest.fixture(scope="module")
@@ -42,27 +37,11 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
     return Report(write_report_html(folder), planted, len(planted))
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
-
-
 @pytest.fixture
 def page(browser: Any, report: Report) -> Iterator[Any]:
     """The report, opened; whatever it complains of or asks the network for fails the test."""
-    opened = browser.new_page(viewport={"width": 1440, "height": 1000}, color_scheme="light")
-    troubles: list[str] = []
-    opened.on("console", lambda message: troubles.append(f"{message.type}: {message.text}"))
-    opened.on("pageerror", lambda error: troubles.append(str(error)))
-    opened.on("request", lambda asked: None if asked.url.startswith("file:") else troubles.append(asked.url))
-    opened.on("dialog", lambda dialog: troubles.append(dialog.message))
-    opened.goto(report.path.as_uri())
-    yield opened
-    opened.close()
-    assert [one for one in troubles if not one.startswith("data:")] == []
+    with opened(browser, report.path) as it:
+        yield it
 
 
 def rows(page: Any) -> list[dict[str, Any]]:
@@ -79,6 +58,7 @@ def rows(page: Any) -> list[dict[str, Any]]:
               top: at.top - list.top, bottom: at.bottom - list.top, height: list.height,
               item: row.querySelector("b").textContent, part: row.querySelector("span").textContent,
               doc: row.querySelector(".doc").textContent, cover: parseInt(row.querySelector(".cover").textContent),
+              brief: row.querySelector(".run").textContent, tags: row.querySelector(".tags").textContent,
               run: parseInt(row.querySelector(".run").textContent.slice(4).replace(",", "")),
               position: Number(row.getAttribute("aria-posinset")), chosen: row.getAttribute("aria-selected") === "true",
             }));
@@ -88,13 +68,9 @@ def rows(page: Any) -> list[dict[str, Any]]:
 
 
 def listed(page: Any) -> int:
-    """Matches that pass the filters, as the list says."""
+    """Rows that pass the filters, as the list says: finds, or matches where every find is of one."""
     text = page.locator("#count").inner_text()
     return int(text.split()[0].replace(",", ""))
-
-
-def show_all(page: Any) -> None:
-    page.select_option("#f-n", "")
 
 
 def natural(text: str) -> list[Any]:
@@ -109,13 +85,25 @@ def find(page: Any, planted: Planted) -> None:
     page.locator(".row:not([hidden])").click()
 
 
+def passages(page: Any) -> tuple[str, str, str]:
+    """What is shown before the passage, and the passage in the document and in the item, to whole lines."""
+    if page.locator("#d-aligned").is_visible():
+        sides = [
+            "\n".join(page.locator(f"#d-lines tr:not(.around) td:nth-child({side})").all_text_contents())
+            for side in (1, 2)
+        ]
+        return page.locator("#d-lines tr.before td").first.inner_text(), sides[0], sides[1]
+    marks = [page.locator(f"#{pre} mark").text_content() for pre in ("d-doc-text", "d-part-text")]
+    return page.locator("#d-doc-text").inner_text().split(marks[0])[0], marks[0], marks[1]
+
+
 def test_it_opens_with_the_worst_first(page: Any, report: Report) -> None:
     assert (
         page.locator("h1")
         .inner_text()
         .startswith(f"{sum(one.verdict == 'drop' for one in report.planted):,} of 17,897")
     )
-    assert page.locator("#count").inner_text() == f"{report.at_five:,} of 10,000 matches"
+    assert page.locator("#count").inner_text() == f"{report.finds:,} finds, 10,000 matches"
     seen = rows(page)
     assert seen[0]["chosen"] and seen[0]["cover"] == 100
     assert [row["run"] for row in seen] == sorted((row["run"] for row in seen), reverse=True)
@@ -144,6 +132,7 @@ def test_a_click_sorts_and_another_turns_it_round(page: Any, report: Report) -> 
 
 def test_filters_narrow_together(page: Any, report: Report) -> None:
     planted = report.planted
+    page.select_option("#f-channel", "ngram")
     page.fill("#f-text", "HumanEval/69 ")
     wanted = [one for one in planted if "humaneval/69" in one.item.lower()]
     assert listed(page) == len(wanted) > 0
@@ -160,7 +149,7 @@ def test_filters_narrow_together(page: Any, report: Report) -> None:
     assert listed(page) == 0
     assert page.locator("#none").is_visible()
     page.click("#clear")
-    assert page.locator("#count").inner_text() == "10,000 matches"
+    assert page.locator("#count").inner_text() == f"{report.finds:,} finds, 10,000 matches"
     assert page.locator("#none").is_hidden()
 
 
@@ -181,15 +170,19 @@ def test_an_open_match_marks_the_passage_in_both(page: Any, report: Report) -> N
     emoji_in_both = next(one for one in report.planted if one.item == "own/long" and one.part == "question")
     markup = next(one for one in report.planted if one.item == "own/markup" and one.part == "question")
     whole = next(one for one in report.planted if one.coverage == 1 and one.run > 50)
+    views = set()
     for one in (emoji_inside, emoji_in_both, markup, whole, *report.planted[1_000:1_003]):
         find(page, one)
-        assert page.locator("#d-doc-text mark").count() == page.locator("#d-part-text mark").count() == 1
+        before, document, item = passages(page)
+        views.add(page.locator("#d-aligned").is_visible())
         # The text before every planted passage holds an emoji: two UTF-16 units, one character.
-        assert "😀" in page.locator("#d-doc-text").inner_text().split(printable(one.passage)[:8])[0]
-        assert page.locator("#d-doc-text mark").evaluate("(node) => node.textContent") == printable(one.passage)
-        assert page.locator("#d-part-text mark").evaluate("(node) => node.textContent") == printable(one.item_passage)
+        assert "😀" in before
+        assert printable(one.passage) in document
+        assert printable(one.item_passage) in item
         assert page.locator("#d-item").inner_text() == f"{one.item} {one.part}"
         assert "kept" in page.locator("#d-verdict").inner_text() or one.verdict == "drop"
+
+    assert views == {True, False}, "some are laid line by line, some stand as they are"
 
 
 def test_words_that_differ_are_told_apart_within_the_passage(page: Any, report: Report) -> None:
@@ -217,10 +210,9 @@ def test_words_that_differ_are_told_apart_within_the_passage(page: Any, report: 
 
 
 def test_scrolling_to_the_end_never_shows_a_gap_and_keeps_few_nodes(page: Any, report: Report) -> None:
-    show_all(page)
     before = page.evaluate("document.querySelectorAll('*').length")
     full = page.evaluate("document.getElementById('list').scrollHeight")
-    assert full == 56 * MATCHES
+    assert full == 56 * report.finds
     places = [*range(0, full, full // 37), full]
     for place in places:
         page.evaluate("(top) => { document.getElementById('list').scrollTop = top; }", place)
@@ -228,7 +220,7 @@ def test_scrolling_to_the_end_never_shows_a_gap_and_keeps_few_nodes(page: Any, r
         assert seen[0]["top"] <= 1 and seen[-1]["bottom"] >= seen[-1]["height"] - 1
         assert [row["position"] for row in seen] == list(range(seen[0]["position"], seen[0]["position"] + len(seen)))
         assert page.locator(".row").count() <= MOST_ROWS
-    assert rows(page)[-1]["position"] == MATCHES
+    assert rows(page)[-1]["position"] == report.finds
     assert page.evaluate("document.querySelectorAll('*').length") <= before + 6 * MOST_ROWS
 
 
@@ -243,7 +235,7 @@ def test_ten_thousand_matches_cost_a_bounded_number_of_nodes(page: Any) -> None:
     for _ in range(50):
         page.keyboard.press("PageDown")
     assert page.locator(".row").count() <= MOST_ROWS
-    assert page.locator("mark").count() == 2
+    assert page.locator("#d-lines tr").count() + page.locator("mark").count() < 200
 
 
 def test_the_keyboard_alone_will_do(page: Any, report: Report) -> None:
@@ -256,15 +248,15 @@ def test_the_keyboard_alone_will_do(page: Any, report: Report) -> None:
     assert page.locator(f"#{active}").get_attribute("aria-posinset") == "2"
     page.keyboard.press("End")
     (chosen,) = [row for row in rows(page) if row["chosen"]]
-    assert chosen["position"] == report.at_five
+    assert chosen["position"] == report.finds
     page.keyboard.press("k")
-    assert [row["position"] for row in rows(page) if row["chosen"]] == [report.at_five - 1]
+    assert [row["position"] for row in rows(page) if row["chosen"]] == [report.finds - 1]
     page.keyboard.press("/")
     assert page.evaluate("document.activeElement.id") == "f-text"
     page.keyboard.type("own/long")
     assert listed(page) == len([one for one in report.planted if one.item == "own/long"])
     page.keyboard.press("Escape")
-    assert listed(page) == report.at_five
+    assert listed(page) == report.finds
     assert page.evaluate("document.activeElement.id") == "list"
 
 
@@ -296,7 +288,7 @@ def test_a_narrow_window_does_not_scroll_sideways(page: Any) -> None:
     for width in (390, 700, 1_024):
         page.set_viewport_size({"width": width, "height": 800})
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        assert page.locator("#d-doc-text mark").is_visible()
+        assert page.locator("#d-lines b").first.is_visible()
 
 
 def test_a_text_that_is_not_there_is_said_not_to_be(browser: Any, tmp_path: Path) -> None:
