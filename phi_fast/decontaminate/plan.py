@@ -37,13 +37,14 @@ class Plan:
     suites: tuple[Suite, ...]
     sources: tuple[Source, ...]
     notes: tuple[str, ...]  # what was left out of the corpus, in sentences
+    learn_from: tuple[str, ...] = ()  # names of the sources that common n-grams are learnt from; all where none
 
     def settings(self) -> dict[str, Any]:
         """Give the settings as they stand in run.json."""
         return {
             "corpus": list(self.corpus), "against": list(self.against), "fields": dict(self.fields), "text": self.text,
             "id": self.id, "pattern": self.pattern, "n": list(self.n), "channels": list(self.channels),
-            "unit_bytes": self.unit_bytes, "policy": self.policy.as_dict(),
+            "unit_bytes": self.unit_bytes, "policy": self.policy.as_dict(), "learn_from": list(self.learn_from),
         }  # fmt: skip
 
     def inputs(self) -> list[dict[str, Any]]:
@@ -74,6 +75,7 @@ def make_plan(
     pattern: str | None = None,
     channels: Sequence[str] | None = None,
     unit_bytes: int | None = None,
+    learn_from: Sequence[str] = (),
 ) -> Plan:
     """Find the corpus and load the suites.
 
@@ -94,6 +96,9 @@ def make_plan(
     suites = load_suites(specs, **chosen)
     notes: list[str] = []
     sources = discover(absolute, text=text, id=id, pattern=pattern, note=notes.append)
+    unknown = sorted(set(learn_from) - {source.name for source in sources})
+    if unknown:
+        raise InputError(f"learn_from {', '.join(unknown)}: no such file in the corpus")
     return Plan(
         corpus=absolute,
         against=tuple(_spec(spec) for spec in specs),
@@ -109,6 +114,7 @@ def make_plan(
         suites=suites,
         sources=tuple(sources),
         notes=tuple(notes),
+        learn_from=tuple(learn_from),
     )
 
 
@@ -157,6 +163,7 @@ def plan_again(record: Mapping[str, Any], in_index: Sequence[Any]) -> Plan:
         pattern=settings["pattern"],
         channels=settings["channels"],
         unit_bytes=settings["unit_bytes"],
+        learn_from=settings.get("learn_from", ()),
     )
 
 
@@ -175,7 +182,7 @@ def plan_record(plan: Plan, version: str) -> dict[str, Any]:
 def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Say how the run in a folder (its run.json) differs from a plan's record, a line each."""
     old, new = _deciding(there), _deciding(now)
-    plain = ("phi_fast", "n", "channels", "unit_bytes")
+    plain = ("phi_fast", "n", "channels", "unit_bytes", "learn_from")
     said = [_differs(name, old[name], new[name]) for name in plain if old[name] != new[name]]
     for name in new["policy"]:
         if old["policy"].get(name) != new["policy"][name]:
@@ -192,6 +199,7 @@ def _deciding(record: Mapping[str, Any]) -> dict[str, Any]:
         "n": settings["n"],
         "channels": settings["channels"],
         "unit_bytes": settings["unit_bytes"],
+        "learn_from": settings.get("learn_from", []),
         "policy": settings["policy"],
         "suites": {one["name"]: {"content (sha256)": one["sha256"]} for one in record["suites"]},
         "inputs": {
