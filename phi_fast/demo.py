@@ -24,12 +24,12 @@ from phi_fast.trial import (
     Hidden,
     Host,
     Recall,
-    alone,
     by_any,
     condemned,
     findable,
     hide_all,
     library_files,
+    only,
     recall_by_disguise,
 )
 
@@ -126,7 +126,7 @@ def run_demo(
 
     could, names = findable(hidden, run.parts()), run.policy.channels
     recall = recall_by_disguise(hidden, condemned(run), by_any(could, names))
-    apart = {name: recall_by_disguise(hidden, condemned(run, alone(run.policy, name)), could[name]) for name in names}
+    apart = {name: recall_by_disguise(hidden, condemned(run, only(run.policy, [name])), could[name]) for name in names}
     result = DemoResult(
         output=folder,
         run=run,

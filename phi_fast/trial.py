@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from phi_fast.disguise import DISGUISES, disguise, hide
 from phi_fast.suites.items import Suite
@@ -121,10 +121,16 @@ def condemned(run: Run, policy: Policy | None = None) -> dict[str, set[tuple[str
     return {document.id: {(match.suite, match.item) for match in document.matches} for document in found}
 
 
-def alone(policy: Policy, channel: str) -> Policy:
-    """Give the rule of one channel of a policy."""
+def only(policy: Policy, channels: Collection[str]) -> Policy:
+    """Leave a policy the thresholds of some of its channels alone.
+
+    Raises
+    ------
+    InputError
+        It has none for any of them.
+    """
     thresholds = {"ngram": ("coverage", "run"), "syntax": ("tau", "alpha"), "embedding": ("distance",)}
-    off = {name: None for other, names in thresholds.items() if other != channel for name in names}
+    off: dict[str, Any] = {name: None for one, names in thresholds.items() if one not in channels for name in names}
     return dataclasses.replace(policy, both=False, **off)
 
 
@@ -133,7 +139,10 @@ def leak_nodes(leaks: Sequence[str]) -> list[int]:
     from phi_fast.engines.ngram import PartInfo
     from phi_fast.engines.trees import TreeIndex
 
-    alone = [PartInfo("", str(number), "solution", textwrap.dedent(leak), 0, 0, {}, None) for number, leak in enumerate(leaks)]
+    alone = [
+        PartInfo("", str(number), "solution", textwrap.dedent(leak), 0, 0, {}, None)
+        for number, leak in enumerate(leaks)
+    ]
     return list(TreeIndex.build(alone).nodes) if alone else []
 
 

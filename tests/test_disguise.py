@@ -10,8 +10,8 @@ import textwrap
 import pytest
 
 from phi_fast.disguise import DISGUISES, disguise, hide, program
-from phi_fast.suites import Item, Part, load_suite
 from phi_fast.engines.ngram import PartInfo
+from phi_fast.suites import Item, Part, load_suite
 from phi_fast.trial import Hidden, by_any, findable, recall_by_disguise
 
 SUITE = load_suite("humaneval")
@@ -159,10 +159,13 @@ def test_in_python_the_leak_stands_where_code_can() -> None:
     assert all(len(ast.parse(text).body) == 6 for text in hidden)
 
 
-@pytest.mark.parametrize("host", ["def f(:\n    1\n    2\n", "x = 1\n\fy = (\n2)\n", "\0\n\n\n", "# remark\n\n\n"])
-def test_other_hosts_take_it_at_any_line(host: str) -> None:
+@pytest.mark.parametrize(
+    ("host", "places"),
+    [("def f(:\n    1\n    2\n", 4), ("x = 1\n\fy = (\n2)\n", 5), ("\0\n\n\n", 4), ("# remark\n\n\n", 1)],
+)
+def test_other_hosts_take_it_at_any_line(host: str, places: int) -> None:
     rng = random.Random(0)
-    assert len({hide(host, "leak = 0", rng) for _ in range(200)}) == (1 if host[0] == "#" else 4)
+    assert len({hide(host, "leak = 0", rng) for _ in range(300)}) == places
 
 
 def test_each_disguise_names_the_channels_that_could_find_it() -> None:
