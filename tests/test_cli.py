@@ -16,7 +16,7 @@ from phi_fast.cli import app
 from tests.decontaminate.corpora import documents, exam_file, jsonl, lines
 
 COMMANDS = [
-    ["decontaminate"], ["decide"], ["reproduce"], ["report"], ["suites", "list"], ["suites", "show"],
+    ["decontaminate"], ["calibrate"], ["decide"], ["reproduce"], ["report"], ["suites", "list"], ["suites", "show"],
     ["index", "build"], ["index", "info"], ["demo"], ["doctor"],
 ]  # fmt: skip
 
