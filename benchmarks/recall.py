@@ -129,7 +129,9 @@ def _about(name: str, recall: list[Recall]) -> list[str]:
             said.append(f"{name}, missed, {row.disguise}: {', '.join(row.missed)}.")
         if row.untestable:
             same.setdefault(row.untestable, []).append(row.disguise)
-    said += [f"{name}, untestable, {'; '.join(ones)}: {', '.join(items)}." for items, ones in same.items()]
+    for items, ones in same.items():
+        named = f"{', '.join(items)}" if len(items) <= 40 else f"{len(items)} items, named in recall.json"
+        said.append(f"{name}, untestable, {'; '.join(ones)}: {named}.")
     return said
 
 
