@@ -1,6 +1,7 @@
 """Recall by disguise, by channel and beside the peers: every item hidden in real files in each of eleven ways.
 
     python benchmarks/recall.py --mbpp PATH/mbpp.jsonl
+    python benchmarks/recall.py --mbpp PATH/mbpp.jsonl --n 13 --n 4      # other n-grams: results/recall-n4.md
 
 For phi_fast a document counts as found when it is condemned for the very item hidden in it, for a peer when flagged.
 What each channel could find at all is counted apart: by words an item whose words the disguise leaves in a part of 13
@@ -17,6 +18,7 @@ import random
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from corpus import add_arguments, python_files
 from harness import ChildFailed, cache_dir, report, table
@@ -38,7 +40,7 @@ def write(path: Path, documents: Iterable[tuple[str, str]]) -> None:
 
 
 def measure(
-    suite: Suite, spec: str, files: list[tuple[str, str]], background: int, seed: int
+    suite: Suite, spec: str, files: list[tuple[str, str]], background: int, seed: int, n: list[int] | None
 ) -> tuple[Path, dict[str, list[Recall]], dict[str, list[str]], int]:
     """Hide a suite, scan once, and count by channel; gives the planted file, recall, ids by disguise, clean flagged."""
     folder, out = cache_dir() / f"recall-{suite.name}", cache_dir() / "scratch" / f"recall-{suite.name}"
@@ -50,7 +52,8 @@ def measure(
     clean = random.Random(seed).sample(files, min(background, len(files)))
     write(folder / "clean.jsonl", clean)
     write(folder / "planted.jsonl", ((one.id, one.text) for one in hidden))
-    run = decontaminate([str(folder)], [spec], str(out), mode="flag", channels=CHANNELS, learn_from=["clean.jsonl"])
+    options: dict[str, Any] = {"mode": "flag", "channels": CHANNELS, "n": n, "learn_from": ["clean.jsonl"]}
+    run = decontaminate([str(folder)], [spec], str(out), **options)
     could = findable(hidden, run.parts())
     ways = {name: (only(run.policy, [name]), could[name]) for name in CHANNELS}
     ways[TOGETHER] = (run.policy, by_any(could, CHANNELS))
@@ -73,6 +76,7 @@ def main() -> None:
     parser.add_argument("--mbpp", default=os.environ.get("PHI_FAST_MBPP"), help="MBPP's JSONL (or $PHI_FAST_MBPP)")
     parser.add_argument("--background", type=int, default=4000, help="clean files beside the hidden ones")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--n", type=int, action="append", help="words of an n-gram; repeat; the smallest decides")
     parser.add_argument("--peer", action="append", choices=PEERS, help="default: decon and corpus-assay")
     arguments = parser.parse_args()
 
@@ -83,7 +87,7 @@ def main() -> None:
     data: dict[str, object] = {}
     for name, spec in specs.items():
         suite = load_suite(spec)
-        planted, recall, ids, wrong = measure(suite, spec, files, arguments.background, arguments.seed)
+        planted, recall, ids, wrong = measure(suite, spec, files, arguments.background, arguments.seed, arguments.n)
         flagged: dict[str, frozenset[str]] = {}
         if name == "humaneval":
             peers, failed = install_peers(arguments.peer or ["decon", "corpus-assay"])
@@ -118,7 +122,13 @@ def main() -> None:
     notes.append(
         f"Seed {arguments.seed}. By words, by syntax, together: of what the channel could find. Default policy."
     )
-    report("recall", "Recall by disguise", "\n\n".join(sections), {"suites": data}, notes)
+    report(
+        f"recall-n{min(arguments.n)}" if arguments.n else "recall",
+        "Recall by disguise",
+        "\n\n".join(sections),
+        {"suites": data},
+        notes,
+    )
 
 
 def _about(name: str, recall: list[Recall]) -> list[str]:
@@ -130,7 +140,7 @@ def _about(name: str, recall: list[Recall]) -> list[str]:
         if row.untestable:
             same.setdefault(row.untestable, []).append(row.disguise)
     for items, ones in same.items():
-        named = f"{', '.join(items)}" if len(items) <= 40 else f"{len(items)} items, named in recall.json"
+        named = f"{', '.join(items)}" if len(items) <= 40 else f"{len(items)} items, named in the JSON file beside this"
         said.append(f"{name}, untestable, {'; '.join(ones)}: {named}.")
     return said
 
