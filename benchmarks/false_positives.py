@@ -13,12 +13,13 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 from corpus import add_arguments, python_files
 from harness import cache_dir, report
 
+from phi_fast.decontaminate.record import EVIDENCE
 from phi_fast.decontaminate.run import decontaminate
+from phi_fast.decontaminate.verdicts import condemned, reason
 
 JUDGEMENTS = Path(__file__).parent / "judgements.json"
 _LINES = 14
@@ -48,24 +49,21 @@ def main() -> None:
 
     judgements: dict[str, str] = json.loads(JUDGEMENTS.read_text()) if JUDGEMENTS.exists() else {}
     parts = {(part.suite, part.item, part.part): part.text for part in run.index().parts}
-    matches: dict[str, list[dict[str, Any]]] = {}
-    for row in run.evidence().to_pylist():
-        if row["n"] == run.policy.n:
-            matches.setdefault(row["id"], []).append(row)
     listed, sections = [], []
-    for number, verdict in enumerate(run.verdicts().to_pylist(), 1):
-        document = verdict["id"]
-        best = max(matches[document], key=lambda row: (row["coverage"], row["run"]))
-        said = judgements.get(f"{document} | {best['item']}", "not judged yet")
-        passage = files[document][best["doc_start"] : best["doc_end"]]
-        item = parts[best["suite"], best["item"], best["part"]][best["item_start"] : best["item_end"]]
+    for number, found in enumerate(condemned(run.path / EVIDENCE, run.policy, run.index().parts), 1):
+        document, why = found.id, reason(found.matches)
+        best = max(found.matches, key=lambda match: match.strength)
+        said = judgements.get(f"{document} | {best.item}", "not judged yet")
+        passage = files[document][best.doc_start : best.doc_end]
         sections.append(
-            f"### {number}. {document}\n\n{verdict['reason']}. **Judgement: {said}**\n\n"
-            f"Document:\n\n{quoted(passage)}\n\n{best['item']}, {best['part']}:\n\n{quoted(item)}\n"
+            f"### {number}. {document}\n\n{why}. **Judgement: {said}**\n\n"
+            f"Document:\n\n{quoted(passage)}\n\n{best.item}, {best.part}:\n\n"
+            f"{quoted(parts[best.suite, best.item, best.part])}\n"
         )
         listed.append(
-            {"document": document, "item": best["item"], "part": best["part"], "coverage": best["coverage"],
-             "run": best["run"], "reason": verdict["reason"], "judgement": said}
+            {"document": document, "item": best.item, "part": best.part, "channel": best.channel,
+             "coverage": best.coverage, "run": best.run, "tau": best.tau, "alpha": best.alpha, "reason": why,
+             "judgement": said}
         )  # fmt: skip
     each = f"1 in {len(files) // len(listed):,}" if listed else "none"
     text_bytes = sum(len(text.encode()) for text in files.values())

@@ -20,7 +20,18 @@ from rich.table import Table
 from phi_fast.disguise import DISGUISES
 from phi_fast.errors import InputError
 from phi_fast.suites import load_suite
-from phi_fast.trial import Hidden, Host, Recall, condemned, hide_all, library_files, parts_testable, recall_by_disguise
+from phi_fast.trial import (
+    Hidden,
+    Host,
+    Recall,
+    by_any,
+    condemned,
+    findable,
+    hide_all,
+    library_files,
+    only,
+    recall_by_disguise,
+)
 
 if TYPE_CHECKING:
     from phi_fast.decontaminate.record import Run
@@ -31,6 +42,7 @@ _LIBRARY_BYTES = 32_000_000
 _HOST_BYTES = (2_000, 24_000)
 _FILES = 4
 _SHOWN = 5
+_BY = {"ngram": "by words", "syntax": "by syntax", "embedding": "by embedding"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +56,14 @@ class FalsePositive:
 
 @dataclass(frozen=True, slots=True)
 class DemoResult:
-    """What the demo found. Speeds are in 10**6 bytes of text a second."""
+    """What the demo found; ``channels`` is what each channel finds alone. Speeds: 10**6 bytes of text a second."""
 
     output: Path
     run: Run
     clean_documents: int
     text_bytes: int
     recall: tuple[Recall, ...]
+    channels: dict[str, tuple[Recall, ...]]
     false_positives: tuple[FalsePositive, ...]
     scan_speed: float
     command_seconds: float
@@ -111,14 +124,16 @@ def run_demo(
     run = decontaminate([str(corpus)], ["humaneval"], str(folder / "run"), threads=threads)
     command_seconds = time.perf_counter() - before
 
-    found = condemned(run)
-    recall = recall_by_disguise(hidden, found, parts_testable(run))
+    could, names = findable(hidden, run.parts()), run.policy.channels
+    recall = recall_by_disguise(hidden, condemned(run), by_any(could, names))
+    apart = {name: recall_by_disguise(hidden, condemned(run, only(run.policy, [name])), could[name]) for name in names}
     result = DemoResult(
         output=folder,
         run=run,
         clean_documents=len(clean),
         text_bytes=text_bytes,
         recall=tuple(recall),
+        channels={name: tuple(rows) for name, rows in apart.items()},
         false_positives=tuple(_false_positives(run, {host.name: host.text for host in clean})),
         scan_speed=_scan_speed(run, corpus),
         command_seconds=command_seconds,
@@ -168,26 +183,27 @@ def _scan_speed(run: Run, corpus: Path) -> float:
 
 
 def _false_positives(run: Run, clean: dict[str, str]) -> Iterable[FalsePositive]:
-    evidence = run.evidence().select(["id", "n", "coverage", "doc_start", "doc_end"]).to_pylist()
-    for verdict in run.verdicts().to_pylist():
-        text = clean.get(verdict["id"])
-        if text is None:
-            continue
-        matches = [row for row in evidence if row["id"] == verdict["id"] and row["n"] == run.policy.n]
-        best = max(matches, key=lambda row: row["coverage"])
-        yield FalsePositive(verdict["id"], verdict["reason"], text[best["doc_start"] : best["doc_end"]])
+    from phi_fast.decontaminate.record import EVIDENCE
+    from phi_fast.decontaminate.verdicts import condemned, reason
+
+    for document in condemned(run.path / EVIDENCE, run.policy, run.index().parts):
+        text = clean.get(document.id)
+        if text is not None:
+            best = max(document.matches, key=lambda match: match.strength)
+            yield FalsePositive(document.id, reason(document.matches), text[best.doc_start : best.doc_end])
 
 
 def _show(console: Console, result: DemoResult) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("disguise")
-    for heading in ("found", "of testable", "recall", "untestable"):
+    for heading in (*(_BY[name] for name in result.channels), "found", "of testable", "recall", "untestable"):
         table.add_column(heading, justify="right")
-    for row in result.recall:
-        expected = not DISGUISES[row.disguise].findable
-        colour = "yellow" if expected else "green" if row.share >= 0.95 else "red"
-        share = f"[{colour}]{row.share:.1%}{'*' if expected else ''}[/]"
-        table.add_row(row.disguise, f"{row.found}", f"{row.testable}", share, f"{len(row.untestable)}")
+    for number, row in enumerate(result.recall):
+        colour = "green" if row.share >= 0.95 else "yellow" if row.share >= 0.8 else "red"
+        apart = [rows[number] for rows in result.channels.values()]
+        shares = [f"{one.found} of {one.testable}" if one.testable else "-" for one in apart]
+        said = f"[{colour}]{row.share:.1%}[/]" if row.testable else "-"
+        table.add_row(row.disguise, *shares, f"{row.found}", f"{row.testable}", said, f"{len(row.untestable)}")
     console.print("[bold]Recall by disguise[/]")
     console.print(table)
     for line in _remarks(result.recall):
@@ -217,17 +233,15 @@ def _show(console: Console, result: DemoResult) -> None:
 
 
 def _remarks(recall: Iterable[Recall]) -> Iterable[str]:
-    """Say of each miss what it is, and name the items that no word n-gram can tell."""
+    """Say what was missed, and name the items that no channel can tell."""
     too_short: dict[tuple[str, ...], list[str]] = {}
     for row in recall:
-        if not DISGUISES[row.disguise].findable:
-            yield f"* {row.disguise}: misses are expected, hardly a run of words is left for n-grams"
-        elif row.missed:
+        if row.missed:
             yield f"Missed, {row.disguise}: {_listed(row.missed)}"
         if row.untestable:
             too_short.setdefault(row.untestable, []).append(row.disguise)
     for items, names in too_short.items():
-        why = "what is left has too few words to tell a leak from an idiom"
+        why = "what is left is too short to tell a leak from an idiom"
         yield f"Untestable, {'; '.join(names)}: {why}: {_listed(items)}"
 
 

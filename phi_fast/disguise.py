@@ -7,8 +7,10 @@ The same item, name and seed give the same text on every machine and Python vers
 from __future__ import annotations
 
 import ast
+import functools
 import random
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -29,17 +31,22 @@ class Disguise:
     ----------
     name
         As in tables and on the command line.
-    keeps
-        The item's parts whose words, or most of them, stand in the disguised text. A leak is *testable* when at least
-        one of these parts is.
-    findable
-        Whether word n-grams can find it. Where they cannot, a miss is expected and shown as such.
+    words
+        The item's parts whose words, or most of them, stand in the disguised text: by these word n-grams can find it.
+    code
+        Whether the solution still stands there as Python of the same shape: by this the syntax channel can find it.
     """
 
     name: str
-    keeps: tuple[str, ...]
-    findable: bool
+    words: tuple[str, ...]
+    code: bool
     make: Callable[[Item, random.Random], str]
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Channels that could find it. A miss of another channel is no miss."""
+        could = {"ngram": bool(self.words), "syntax": self.code, "embedding": True}
+        return tuple(name for name, one in could.items() if one)
 
 
 def program(item: Item) -> str:
@@ -86,13 +93,38 @@ def disguise(item: Item, name: str, seed: int = 0) -> str | None:
 
 
 def hide(host: str, leak: str, rng: random.Random) -> str:
-    """Insert `leak` into `host` at a random line boundary, with a line of its own before and after."""
+    """Insert `leak` into `host`, on lines of its own, at a random place where code can stand.
+
+    In Python that is before a statement of the outermost level, or the end: inside a string or a function's body what
+    is inserted would be another text or another function. In a host that is no Python it is any line.
+    """
     lines = host.splitlines(keepends=True)
-    at = rng.randint(0, len(lines))
+    places = _statements(host)
+    at = rng.choice(places) if places else rng.randint(0, len(lines))
     before = "".join(lines[:at])
     if before and not before.endswith("\n"):
         before += "\n"
     return before + leak.rstrip("\n") + "\n" + "".join(lines[at:])
+
+
+@functools.lru_cache(maxsize=4096)
+def _statements(source: str) -> tuple[int, ...]:
+    """Lines, counted from 0, before which a statement of the outermost level begins, and the last; none: no Python."""
+    if re.search("[\f\v\x1c-\x1e\x85\u2028\u2029]", source):
+        return ()  # lines are counted in another way than Python does
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes in other people's strings
+            body = ast.parse(source).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return ()
+    places, reached = [], 0
+    for one in body:
+        line = min([one.lineno, *(mark.lineno for mark in getattr(one, "decorator_list", ()))])
+        if line > reached:  # else it stands behind another's end
+            places.append(line - 1)
+        reached = one.end_lineno or line
+    return (*places, len(source.splitlines()))
 
 
 def _part(item: Item, name: str) -> str:
@@ -191,15 +223,15 @@ DISGUISES: dict[str, Disguise] = {
     made.name: made
     for made in (
         Disguise("verbatim", _BOTH, True, _verbatim),
-        Disguise("prompt only", ("question",), True, _prompt_only),
+        Disguise("prompt only", ("question",), False, _prompt_only),
         Disguise("solution only", ("solution",), True, _solution_only),
         Disguise("re-formatted", _BOTH, True, _reformatted),
         Disguise("docstring removed", ("solution",), True, _docstring_removed),
-        Disguise("variables renamed", _BOTH, True, _variables_renamed),
-        Disguise("renamed, no docstring", ("solution",), False, _renamed_without_docstring),
-        Disguise("every 8th word replaced", _BOTH, True, _replace_every(8)),
-        Disguise("every 14th word replaced", _BOTH, True, _replace_every(14)),
-        Disguise("commented out", _BOTH, True, _commented_out),
+        Disguise("variables renamed", ("question",), True, _variables_renamed),
+        Disguise("renamed, no docstring", (), True, _renamed_without_docstring),
+        Disguise("every 8th word replaced", _BOTH, False, _replace_every(8)),
+        Disguise("every 14th word replaced", _BOTH, False, _replace_every(14)),
+        Disguise("commented out", _BOTH, False, _commented_out),
         Disguise("whitespace doubled", _BOTH, True, _whitespace_doubled),
     )
 }

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
 import sysconfig
+import textwrap
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from phi_fast.disguise import DISGUISES, disguise, hide
 from phi_fast.suites.items import Suite
 
 if TYPE_CHECKING:
+    from phi_fast.decontaminate.policy import Policy
     from phi_fast.decontaminate.record import Run
+    from phi_fast.engines.ngram import PartInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +31,14 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Hidden:
-    """A document with one item hidden in it."""
+    """A document with one item hidden in it; ``leak`` is what was hidden."""
 
     id: str
     text: str
+    suite: str
     item: str
     disguise: str
+    leak: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,30 +108,74 @@ def hide_all(
                 continue
             rng = random.Random(f"{seed}:host:{name}:{item.id}")
             host = rng.choice(hosts)
-            yield Hidden(f"{item.id}, {name}, in {host.name}", hide(host.text, leak, rng), item.id, name)
+            text = hide(host.text, leak, rng)
+            yield Hidden(f"{item.id}, {name}, in {host.name}", text, suite.name, item.id, name, leak)
 
 
-def condemned(run: Run) -> dict[str, set[str]]:
-    """Give for each document with a verdict the items that condemned it, by id."""
+def condemned(run: Run, policy: Policy | None = None) -> dict[str, set[tuple[str, str]]]:
+    """Give for each document that a policy condemns, the run's own unless given, suite and item of all it holds."""
     from phi_fast.decontaminate.record import EVIDENCE
     from phi_fast.decontaminate.verdicts import condemned as condemned_documents
 
-    found = condemned_documents(run.path / EVIDENCE, run.policy, run.index().parts)
-    return {document.id: {match.item for match in document.matches} for document in found}
+    found = condemned_documents(run.path / EVIDENCE, policy or run.policy, run.index().parts)
+    return {document.id: {(match.suite, match.item) for match in document.matches} for document in found}
 
 
-def parts_testable(run: Run) -> dict[str, set[str]]:
-    """Give for each item its testable parts."""
-    parts: dict[str, set[str]] = {}
-    for part in run.parts():
-        parts.setdefault(part.item, set())
-        if part.findable:
-            parts[part.item].add(part.part)
-    return parts
+def only(policy: Policy, channels: Collection[str]) -> Policy:
+    """Leave a policy the thresholds of some of its channels alone.
+
+    Raises
+    ------
+    InputError
+        It has none for any of them.
+    """
+    thresholds = {"ngram": ("coverage", "run"), "syntax": ("tau", "alpha"), "embedding": ("distance",)}
+    off: dict[str, Any] = {name: None for one, names in thresholds.items() if one not in channels for name in names}
+    return dataclasses.replace(policy, both=False, **off)
+
+
+def leak_nodes(leaks: Sequence[str]) -> list[int]:
+    """Count the syntax nodes of the largest function or body in each text; 0 where it has none worth comparing."""
+    from phi_fast.engines.ngram import PartInfo
+    from phi_fast.engines.trees import TreeIndex
+
+    alone = [
+        PartInfo("", str(number), "solution", textwrap.dedent(leak), 0, 0, {}, None)
+        for number, leak in enumerate(leaks)
+    ]
+    return list(TreeIndex.build(alone).nodes) if alone else []
+
+
+def findable(hidden: Sequence[Hidden], parts: Sequence[PartInfo]) -> dict[str, list[bool]]:
+    """Say of each hidden item which channels could find it.
+
+    Parameters
+    ----------
+    hidden
+        What was hidden.
+    parts
+        ``Run.parts()``: what each channel can find of the items.
+
+    Returns
+    -------
+    dict
+        Channel to one answer a hidden item. Words: a part is testable whose words the disguise leaves. Syntax: the
+        disguise leaves the solution as code, the item's solution has a tree that is compared, and so has what was
+        hidden. Embedding: always.
+    """
+    by_words = {(part.suite, part.item, part.part) for part in parts if part.testable}
+    by_syntax = {(part.suite, part.item) for part in parts if part.nodes > 0}
+    could: dict[str, list[bool]] = {"ngram": [], "syntax": [], "embedding": [True] * len(hidden)}
+    nodes = iter(leak_nodes([one.leak for one in hidden if DISGUISES[one.disguise].code]))
+    for one in hidden:
+        worn = DISGUISES[one.disguise]
+        could["ngram"].append(any((one.suite, one.item, part) in by_words for part in worn.words))
+        could["syntax"].append(worn.code and next(nodes) > 0 and (one.suite, one.item) in by_syntax)
+    return could
 
 
 def recall_by_disguise(
-    hidden: Sequence[Hidden], found: Mapping[str, Collection[str]], testable: Mapping[str, Collection[str]]
+    hidden: Sequence[Hidden], found: Mapping[str, Collection[tuple[str, str]]], could: Sequence[bool]
 ) -> list[Recall]:
     """Count found of testable for each disguise.
 
@@ -134,27 +184,28 @@ def recall_by_disguise(
     hidden
         What was hidden.
     found
-        Document id to the items it was condemned for.
-    testable
-        Item to its testable parts. A hidden item is testable when a part that its disguise keeps is.
+        Document id to suite and item of all it was condemned for.
+    could
+        Whether each hidden item is testable.
     """
-    rows: dict[str, list[Hidden]] = {}
-    for one in hidden:
-        rows.setdefault(one.disguise, []).append(one)
-    result: list[Recall] = []
-    for name, ones in rows.items():
-        keeps = DISGUISES[name].keeps
-        is_testable = {one.id: any(part in testable[one.item] for part in keeps) for one in ones}
-        is_found = {one.id: one.item in found.get(one.id, ()) for one in ones}
-        result.append(
-            Recall(
-                disguise=name,
-                hidden=len(ones),
-                testable=sum(is_testable.values()),
-                found=sum(is_testable[one.id] and is_found[one.id] for one in ones),
-                missed=tuple(one.item for one in ones if is_testable[one.id] and not is_found[one.id]),
-                untestable=tuple(one.item for one in ones if not is_testable[one.id]),
-                untestable_found=sum(is_found[one.id] and not is_testable[one.id] for one in ones),
-            )
+    rows: dict[str, list[tuple[Hidden, bool, bool]]] = {}
+    for one, able in zip(hidden, could, strict=True):
+        is_found = (one.suite, one.item) in found.get(one.id, ())
+        rows.setdefault(one.disguise, []).append((one, able, is_found))
+    return [
+        Recall(
+            disguise=name,
+            hidden=len(ones),
+            testable=sum(able for _, able, _ in ones),
+            found=sum(able and is_found for _, able, is_found in ones),
+            missed=tuple(one.item for one, able, is_found in ones if able and not is_found),
+            untestable=tuple(one.item for one, able, _ in ones if not able),
+            untestable_found=sum(is_found and not able for _, able, is_found in ones),
         )
-    return result
+        for name, ones in rows.items()
+    ]
+
+
+def by_any(could: Mapping[str, Sequence[bool]], channels: Collection[str]) -> list[bool]:
+    """Join what ``findable`` gave: whether any of these channels could find the hidden item."""
+    return [any(answers) for answers in zip(*(could[name] for name in channels), strict=True)]

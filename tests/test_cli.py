@@ -16,8 +16,8 @@ from phi_fast.cli import app
 from tests.decontaminate.corpora import documents, exam_file, jsonl, lines
 
 COMMANDS = [
-    ["decontaminate"], ["decide"], ["similar"], ["reproduce"], ["report"], ["suites", "list"], ["suites", "show"],
-    ["index", "build"], ["index", "info"], ["embed"], ["demo"], ["doctor"],
+    ["decontaminate"], ["calibrate"], ["decide"], ["similar"], ["reproduce"], ["report"], ["suites", "list"],
+    ["suites", "show"], ["index", "build"], ["index", "info"], ["embed"], ["demo"], ["doctor"],
 ]  # fmt: skip
 
 

@@ -45,12 +45,18 @@ def test_edited_and_partial_leaks_are_nearly_all_found(demo: tuple[DemoResult, s
         assert recall[name].testable + len(recall[name].untestable) == recall[name].hidden == 164
 
 
-def test_what_ngrams_cannot_find_is_said_so(demo: tuple[DemoResult, str]) -> None:
+def test_what_words_cannot_find_syntax_does(demo: tuple[DemoResult, str]) -> None:
     result, printed = demo
-    (row,) = [row for row in result.recall if row.disguise == "renamed, no docstring"]
-    assert row.share < 0.5
-    assert "* renamed, no docstring: misses are expected" in printed
-    assert f"{row.share:.1%}*" in printed
+    apart = {name: {row.disguise: row for row in rows} for name, rows in result.channels.items()}
+    renamed = "renamed, no docstring"
+    assert apart["ngram"][renamed].testable == 0
+    assert apart["syntax"][renamed].testable >= 150
+    assert apart["syntax"][renamed].share >= 0.95
+    assert apart["syntax"]["commented out"].testable == 0
+    (whole,) = [row for row in result.recall if row.disguise == renamed]
+    assert whole.share >= 0.95
+    line = next(line for line in printed.splitlines() if line.startswith(renamed))
+    assert line.split("docstring")[1].split()[:4] == ["-", str(whole.found), "of", str(whole.testable)]
 
 
 def test_hardly_a_clean_file_is_condemned_and_each_is_listed(demo: tuple[DemoResult, str]) -> None:
@@ -83,7 +89,7 @@ def test_it_is_quick_and_says_where_everything_is(demo: tuple[DemoResult, str]) 
     for name in DISGUISES:
         assert name in printed
     assert str(result.run.path / "report.html") in printed
-    assert "HumanEval/2, 7, 13" in printed  # three-word solutions: untestable, and named
+    assert "HumanEval/2, 23, 27" in printed  # one-line solutions: untestable, and named
     assert "phi-fast decide" in printed
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import ast
 import random
 import re
+import textwrap
 
 import pytest
 
 from phi_fast.disguise import DISGUISES, disguise, hide, program
+from phi_fast.engines.ngram import PartInfo
 from phi_fast.suites import Item, Part, load_suite
-from phi_fast.trial import Hidden, recall_by_disguise
+from phi_fast.trial import Hidden, by_any, findable, recall_by_disguise
 
 SUITE = load_suite("humaneval")
 ITEMS = {item.id: item for item in SUITE.items}
@@ -130,18 +132,89 @@ def test_hide_reaches_every_line_boundary() -> None:
     assert hide("", "x", rng) == "x\n"
 
 
+HOST = """import os
+TEXT = '''
+a text
+
+    of lines'''; x = 1
+
+@property
+def method(self):
+    if self:
+
+        return 1
+
+
+class A:
+    b = (1,
+2)
+"""
+
+
+def test_in_python_the_leak_stands_where_code_can() -> None:
+    rng = random.Random(0)
+    hidden = {hide(HOST, "leak = 0\n", rng) for _ in range(300)}
+    places = {text[: text.index("leak")].count("\n") for text in hidden}
+    assert places == {0, 1, 6, 13, 16}
+    assert all(len(ast.parse(text).body) == 6 for text in hidden)
+
+
+@pytest.mark.parametrize(
+    ("host", "places"),
+    [("def f(:\n    1\n    2\n", 4), ("x = 1\n\fy = (\n2)\n", 5), ("\0\n\n\n", 4), ("# remark\n\n\n", 1)],
+)
+def test_other_hosts_take_it_at_any_line(host: str, places: int) -> None:
+    rng = random.Random(0)
+    assert len({hide(host, "leak = 0", rng) for _ in range(300)}) == places
+
+
+def test_each_disguise_names_the_channels_that_could_find_it() -> None:
+    assert DISGUISES["verbatim"].channels == ("ngram", "syntax", "embedding")
+    assert DISGUISES["renamed, no docstring"].channels == ("syntax", "embedding")
+    for name in ("prompt only", "every 8th word replaced", "commented out"):
+        assert DISGUISES[name].channels == ("ngram", "embedding")
+
+
+def part_info(item: str, name: str, why_not: str | None = None, nodes: int = 0, suite: str = "S") -> PartInfo:
+    return PartInfo(suite, item, name, "", 40, 36, {}, why_not, nodes)
+
+
+FUNCTION = "def f(a, b):\n    for one in a:\n        if one > b:\n            return one\n    return None\n"
+
+
+def test_what_each_channel_could_find() -> None:
+    parts = [part_info("1", "question"), part_info("1", "solution", "too short", 30), part_info("2", "question", "no"),
+             part_info("2", "solution"), part_info("1", "solution", None, 30, "other")]  # fmt: skip
+    hidden = [
+        Hidden("a", "", "S", "1", "verbatim", FUNCTION),
+        Hidden("b", "", "S", "1", "solution only", FUNCTION),
+        Hidden("c", "", "S", "1", "solution only", "    return 1\n"),
+        Hidden("d", "", "S", "2", "docstring removed", FUNCTION),
+        Hidden("e", "", "S", "2", "renamed, no docstring", FUNCTION),
+        Hidden("f", "", "S", "1", "commented out", FUNCTION),
+        Hidden("g", "", "other", "1", "renamed, no docstring", FUNCTION),
+        Hidden("h", "", "S", "1", "solution only", textwrap.indent(FUNCTION.partition("\n")[2], "  ")),
+    ]
+    could = findable(hidden, parts)
+    assert could["ngram"] == [True, False, False, True, False, True, False, False]
+    assert could["syntax"] == [True, True, False, False, False, False, True, True]
+    assert could["embedding"] == [True] * 8
+    assert by_any(could, ("ngram", "syntax")) == [True, True, False, True, False, True, True, True]
+
+
 def test_recall_counts_testable_items_and_only_the_item_that_was_hidden() -> None:
     hidden = [
-        Hidden("one", "", "S/1", "solution only"),
-        Hidden("two", "", "S/2", "solution only"),
-        Hidden("three", "", "S/3", "solution only"),
-        Hidden("four", "", "S/4", "verbatim"),
+        Hidden("one", "", "S", "1", "solution only"),
+        Hidden("two", "", "S", "2", "solution only"),
+        Hidden("three", "", "S", "3", "solution only"),
+        Hidden("four", "", "S", "4", "verbatim"),
+        Hidden("five", "", "S", "1", "verbatim"),
     ]
-    testable = {"S/1": {"solution"}, "S/2": {"solution", "question"}, "S/3": {"question"}, "S/4": {"question"}}
-    found = {"one": {"S/1"}, "two": {"S/9"}, "three": {"S/3"}, "four": {"S/1", "S/4"}}
-    alone, whole = recall_by_disguise(hidden, found, testable)
-    assert (alone.hidden, alone.testable, alone.found, alone.share) == (3, 2, 1, 0.5)
-    assert alone.missed == ("S/2",)
-    assert alone.untestable == ("S/3",)
-    assert alone.untestable_found == 1
-    assert (whole.testable, whole.found, whole.share) == (1, 1, 1.0)
+    found = {"one": {("S", "1")}, "two": {("S", "9")}, "three": {("S", "3")}, "four": {("S", "1"), ("S", "4")},
+             "five": {("other", "1")}}  # fmt: skip
+    partly, whole = recall_by_disguise(hidden, found, [True, True, False, True, True])
+    assert (partly.hidden, partly.testable, partly.found, partly.share) == (3, 2, 1, 0.5)
+    assert partly.missed == ("2",)
+    assert partly.untestable == ("3",)
+    assert partly.untestable_found == 1
+    assert (whole.testable, whole.found, whole.missed) == (2, 1, ("1",))

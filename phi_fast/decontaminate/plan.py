@@ -44,6 +44,7 @@ class Plan:
     sources: tuple[Source, ...]
     notes: tuple[str, ...]  # what was left out of the corpus, in sentences
     embedder: Embedder | None = None  # loaded, where the embedding channel is on
+    learn_from: tuple[str, ...] = ()  # names of the sources that common n-grams are learnt from; all where none
 
     def settings(self) -> dict[str, Any]:
         """Give the settings as they stand in run.json."""
@@ -51,7 +52,7 @@ class Plan:
             "corpus": list(self.corpus), "against": list(self.against), "fields": dict(self.fields), "text": self.text,
             "id": self.id, "pattern": self.pattern, "n": list(self.n), "channels": list(self.channels),
             "embedding": None if self.embedding is None else dict(self.embedding), "unit_bytes": self.unit_bytes,
-            "policy": self.policy.as_dict(),
+            "policy": self.policy.as_dict(), "learn_from": list(self.learn_from),
         }  # fmt: skip
 
     def inputs(self) -> list[dict[str, Any]]:
@@ -84,6 +85,7 @@ def make_plan(
     embedding_model: str = "minilm",
     embedding_device: str | None = None,
     unit_bytes: int | None = None,
+    learn_from: Sequence[str] = (),
 ) -> Plan:
     """Find the corpus and load the suites.
 
@@ -104,6 +106,9 @@ def make_plan(
     suites = load_suites(specs, **chosen)
     notes: list[str] = []
     sources = discover(absolute, text=text, id=id, pattern=pattern, note=notes.append)
+    unknown = sorted(set(learn_from) - {source.name for source in sources})
+    if unknown:
+        raise InputError(f"learn_from {', '.join(unknown)}: no such file in the corpus")
     chosen_ways = _channels(channels, policy, sum(len(suite.items) for suite in suites), notes)
     embedder, usual_unit = None, UNIT_BYTES
     if "embedding" in chosen_ways:
@@ -125,6 +130,7 @@ def make_plan(
         sources=tuple(sources),
         notes=tuple(notes),
         embedder=embedder,
+        learn_from=tuple(learn_from),
     )
 
 
@@ -174,6 +180,7 @@ def plan_again(record: Mapping[str, Any], in_index: Sequence[Any]) -> Plan:
         channels=settings["channels"],
         embedding_model=settings["embedding"]["given"] if settings["embedding"] else "minilm",
         unit_bytes=settings["unit_bytes"],
+        learn_from=settings.get("learn_from", ()),
     )
 
 
@@ -192,7 +199,7 @@ def plan_record(plan: Plan, version: str) -> dict[str, Any]:
 def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Say how the run in a folder (its run.json) differs from a plan's record, a line each."""
     old, new = _deciding(there), _deciding(now)
-    plain = ("phi_fast", "n", "channels", "embedding", "unit_bytes")
+    plain = ("phi_fast", "n", "channels", "embedding", "unit_bytes", "learn_from")
     said = [_differs(name, old[name], new[name]) for name in plain if old[name] != new[name]]
     for name in new["policy"]:
         if old["policy"].get(name) != new["policy"][name]:
@@ -210,6 +217,7 @@ def _deciding(record: Mapping[str, Any]) -> dict[str, Any]:
         "channels": settings["channels"],
         "embedding": without_name(settings["embedding"]),
         "unit_bytes": settings["unit_bytes"],
+        "learn_from": settings.get("learn_from", []),
         "policy": settings["policy"],
         "suites": {one["name"]: {"content (sha256)": one["sha256"]} for one in record["suites"]},
         "inputs": {

@@ -64,6 +64,7 @@ def decontaminate(
     overwrite: bool = False,
     progress: Progressing | None = None,
     unit_bytes: int | None = None,
+    learn_from: Sequence[str] = (),
 ) -> Run:
     """Take out of a corpus the documents that leak a benchmark.
 
@@ -102,6 +103,9 @@ def decontaminate(
         :class:`~phi_fast.decontaminate.terminal.Progress` does.
     unit_bytes
         Size of a work unit; for tests.
+    learn_from
+        Names of the corpus' files from which is learnt which n-grams are common: those without leaks put there on
+        purpose. All unless given.
 
     Returns
     -------
@@ -125,6 +129,7 @@ def decontaminate(
     plan = make_plan(
         corpus, against, index_n, policy, fields=fields, text=text, id=id, pattern=pattern, channels=channels,
         embedding_model=embedding_model, embedding_device=embedding_device, unit_bytes=unit_bytes,
+        learn_from=learn_from,
     )  # fmt: skip
     refuse_inside(folder, plan.corpus)
     if threads is not None and threads < 1:
@@ -298,8 +303,9 @@ def _learn(plan: Plan, folder: Path, index: NgramIndex | None, record: dict[str,
     if learnt is None:
         index = index or _build(plan)
         counts, documents = index.new_counts(), 0
-        for number, batch in sample(plan.sources):
-            documents += scan_batch(index, batch, plan.sources[number], counts).documents
+        sources = [source for source in plan.sources if not plan.learn_from or source.name in plan.learn_from]
+        for number, batch in sample(sources):
+            documents += scan_batch(index, batch, sources[number], counts).documents
         index.learn_common(counts, documents)
         record["sample_documents"] = documents
         write_record(folder, record)  # before the index: where that is, this is

@@ -18,7 +18,7 @@ import pytest
 import zstandard
 
 import phi_fast
-from phi_fast.decontaminate import Run, decontaminate
+from phi_fast.decontaminate import Run, decontaminate, reproduce_run
 from phi_fast.errors import GateError, InputError
 from tests.decontaminate.corpora import documents, exam, item_text, jsonl, leaking, lines, output_bytes
 
@@ -285,3 +285,24 @@ def test_every_public_name_is_there() -> None:
         _ = package.nothing
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = phi_fast.nothing  # type: ignore[attr-defined]
+
+
+def test_common_ngrams_are_learnt_from_the_files_named(tmp_path: Path) -> None:
+    phrase = item_text(0, "question").split()[:12]
+    clean = documents(40, leaking=False)
+    full = [{"id": f"copy-{n}", "text": f"{' '.join(phrase)} and so on number {n}"} for n in range(40)]
+    jsonl(tmp_path / "corpus/clean.jsonl", clean)
+    jsonl(tmp_path / "corpus/planted.jsonl", full)
+
+    def common(folder: str, **options: Any) -> tuple[int, int]:
+        run = decontaminate(tmp_path / "corpus", exam(), tmp_path / folder, mode="flag", **options)
+        (part,) = [part for part in run.parts() if (part.item, part.part) == ("exam/0", "question")]
+        return run.record["sample_documents"], part.set_aside.get("common", 0)
+
+    assert common("all") == (80, 8)
+    assert common("some", learn_from=["clean.jsonl"]) == (40, 0)
+    assert reproduce_run(tmp_path / "some").same
+    with pytest.raises(InputError, match=r"learn_from other\.jsonl: no such file in the corpus"):
+        common("none", learn_from=["other.jsonl"])
+    with pytest.raises(InputError, match="learn_from"):
+        decontaminate(tmp_path / "corpus", exam(), tmp_path / "some", mode="flag")
