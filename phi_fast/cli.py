@@ -87,6 +87,7 @@ def decontaminate(
     words: opt.Words = None,
     tau: opt.Tau = None,
     alpha: opt.Alpha = None,
+    nodes: opt.Nodes = None,
     distance: opt.Distance = None,
     both: opt.Both = None,
     embedding_model: opt.EmbeddingModel = "minilm",
@@ -132,8 +133,8 @@ def decontaminate(
     before = _stamp(output)
     done = decontaminate(
         corpus, [*(against or []), *(suite or [])], output, preset=preset or "default", mode=_mode(mode), n=n,
-        coverage=coverage, run=run, words=words, tau=tau, alpha=alpha, distance=distance, both=both, parts=part,
-        weights=weights_of(weight), allow=allow or (), channels=channels,
+        coverage=coverage, run=run, words=words, tau=tau, alpha=alpha, nodes=nodes, distance=distance,
+        both=both, parts=part, weights=weights_of(weight), allow=allow or (), channels=channels,
         embedding_model=embedding_model, embedding_device=device, window=window, min_piece=min_piece,
         max_pieces=max_pieces,
         fields={"question": question, "solution": solution, "tests": tests, "id": id_field},
@@ -160,6 +161,7 @@ def decide(
     words: opt.Words = None,
     tau: opt.Tau = None,
     alpha: opt.Alpha = None,
+    nodes: opt.Nodes = None,
     distance: opt.Distance = None,
     both: opt.Both = None,
     part: opt.Parts = None,
@@ -187,7 +189,8 @@ def decide(
 
     done = redecide(
         run_folder, preset=preset, mode=_mode(mode), n=n, coverage=coverage, run_words=run, words=words, tau=tau,
-        alpha=alpha, distance=distance, both=both, parts=part, weights=weights_of(weight), allow=allow or (),
+        alpha=alpha, nodes=nodes, distance=distance, both=both, parts=part, weights=weights_of(weight),
+        allow=allow or (),
         window=window, min_piece=min_piece, max_pieces=max_pieces,
         write=write, threads=threads,
     )  # fmt: skip

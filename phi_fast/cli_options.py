@@ -39,7 +39,7 @@ Solution = Annotated[str | None, option("--solution", panel=OWN, help="Its field
 Tests = Annotated[str | None, option("--tests", panel=OWN, help="Its field of tests.")]
 IdField = Annotated[str | None, option("--id-field", panel=OWN, help="Its field of ids.")]
 Ns = Annotated[
-    list[int] | None, option("--n", "-n", panel=RULE, help="Words of an n-gram; repeat; the smallest decides. [13, 5]")
+    list[int] | None, option("--n", "-n", panel=RULE, help="Words of an n-gram; repeat; the smallest decides. [13, 4]")
 ]
 Preset = Annotated[str | None, option("--preset", panel=RULE, help="A published rule: default, gpt3, phi1 or tulu3.")]
 Mode = Annotated[
@@ -60,6 +60,7 @@ Tau = Annotated[
 Alpha = Annotated[
     float | None, option("--alpha", panel=RULE, help="Least match rate of functions but for their names, 0.8 to 1.")
 ]
+Nodes = Annotated[int | None, option("--nodes", panel=RULE, help="Least syntax nodes of functions, 12 or more. [12]")]
 Distance = Annotated[float | None, option("--distance", panel=RULE, help="Largest distance of embeddings, to 0.8.")]
 EmbeddingModel = Annotated[
     str, option("--embedding-model", panel=RULE, help="minilm, a model's folder, or its name on the hub. [minilm]")

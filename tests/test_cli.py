@@ -93,13 +93,13 @@ def test_options_reach_the_policy(there: tuple[Path, Path, Path]) -> None:
         "--n", 8, "--n", 6, "--coverage", 0.6, "--run", 20, "--words", 9, "--part", "question",
         "--weight", "question=0.9", "--allow", "own/1",
         "--window", 10, "--min-piece", 5, "--max-pieces", 9, "--threads", 1, "--text", "text",
-        "--id", "stars", "--tau", 0.9, "--alpha", 0.8,
+        "--id", "stars", "--tau", 0.9, "--alpha", 0.8, "--nodes", 18,
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     settings = json.loads((output / "run.json").read_bytes())["settings"]
     assert settings["policy"] == {
         "preset": "default", "mode": "cut", "n": 6, "coverage": 0.6, "run": 20, "words": 9, "tau": 0.9,
-        "alpha": 0.8, "distance": None, "both": False, "parts": ["question"],
+        "alpha": 0.8, "nodes": 18, "distance": None, "both": False, "parts": ["question"],
         "weights": {"question": 0.9}, "allow": ["own/1"], "window": 10, "min_piece": 5, "max_pieces": 9,
     }  # fmt: skip
     assert settings["n"] == [8, 6]

@@ -44,7 +44,7 @@ public:
         if (first > sequences_.types.size() || count > sequences_.types.size() - first)
             throw std::invalid_argument("these nodes are not in the tree");
         std::vector<std::uint32_t> out;
-        AlphaForm().make(source_, tree_, sequences_, first, count, out);
+        AlphaForm().make(source_, tree_, sequences_, first, first, count, out);
         return to_numpy(std::move(out));
     }
 

@@ -65,15 +65,17 @@ std::uint64_t subtree_hash(const std::uint8_t* types, std::uint32_t count) {
 }
 
 void TreeIndex::add_tree(std::uint32_t part, Form form, std::uint32_t start, std::uint32_t stop, std::string_view source,
-                         const Tree& tree, const Sequences& s, std::uint32_t first, std::uint32_t count) {
+                         const Tree& tree, const Sequences& s, std::uint32_t scope, std::uint32_t first, std::uint32_t count) {
     if (count < kMinAlphaNodes) return;
     std::vector<std::uint8_t> types(s.types.begin() + first, s.types.begin() + first + count);
-    std::vector<std::uint32_t> statements, alpha;
+    std::vector<std::uint32_t> statements, alpha, bare;
     if (form == Form::body)
         for (std::uint32_t at = 0; at < count; at += s.sizes[first + at]) statements.push_back(at);
-    AlphaForm().make(source, tree, s, first, count, alpha);
+    AlphaForm().make(source, tree, s, scope, first, count, alpha);
+    AlphaForm().make(source, tree, s, first, first, count, bare);
     const std::vector<std::uint32_t> symbols(types.begin(), types.end());
-    trees_.push_back({part, form, start, stop, std::move(types), std::move(statements), Pattern(symbols), Pattern(alpha)});
+    trees_.push_back({part, form, start, stop, std::move(types), std::move(statements), Pattern(symbols), Pattern(alpha),
+                      Pattern(bare)});
 }
 
 std::uint32_t TreeIndex::add(std::uint32_t part, std::string_view question, std::string_view solution) {
@@ -105,12 +107,13 @@ std::uint32_t TreeIndex::add(std::uint32_t part, std::string_view question, std:
         for (const FunctionRange& f : functions) {
             if (2 * f.count < all && f.count != largest) continue;
             const std::uint32_t start = characters(solution, std::max(f.start, from) - from), stop = characters(solution, f.stop - from);
-            add_tree(part, Form::function, start, stop, program, tree, s, f.first, f.count);
-            add_tree(part, Form::body, start, stop, program, tree, s, f.body_first, f.body_count);
+            add_tree(part, Form::function, start, stop, program, tree, s, f.first, f.first, f.count);
+            add_tree(part, Form::body, start, stop, program, tree, s, f.first, f.body_first, f.body_count);
         }
     } else if (!tree.errors && s.types.size() > 1) {
         const auto all = static_cast<std::uint32_t>(solution.size());
-        add_tree(part, Form::body, 0, characters(solution, all), program, tree, s, 1, static_cast<std::uint32_t>(s.types.size() - 1));
+        add_tree(part, Form::body, 0, characters(solution, all), program, tree, s, 1, 1,
+                 static_cast<std::uint32_t>(s.types.size() - 1));
     }
     std::uint32_t nodes = 0;
     for (std::size_t i = before; i < trees_.size(); ++i) nodes = std::max(nodes, trees_[i].nodes());
@@ -154,8 +157,8 @@ void TreeScanner::scan(std::string_view source, std::uint32_t doc, std::vector<T
     parser_.parse(source, tree_);
     preorder(tree_, sequences_);
     for (const FunctionRange& f : sequences_.functions) {
-        compare(Form::function, {f.first, f.count, f.start, f.stop, f.whole != 0});
-        compare(Form::body, {f.body_first, f.body_count, f.start, f.stop, f.whole != 0});
+        compare(Form::function, {f.first, f.first, f.count, f.start, f.stop, f.whole != 0});
+        compare(Form::body, {f.first, f.body_first, f.body_count, f.start, f.stop, f.whole != 0});
     }
     bare_bodies();
     const auto begin = out.begin() + static_cast<std::ptrdiff_t>(before);
@@ -174,19 +177,23 @@ void TreeScanner::scan(std::string_view source, std::uint32_t doc, std::vector<T
 void TreeScanner::compare(Form form, const Place& place) {
     if (place.count < kMinAlphaNodes) return;
     index_.neighbours(form).within({sequences_.types.data() + place.first, place.count}, kFloorTau, near_);
-    for (const Neighbour& n : near_) consider(index_.trees()[index_.of_form(form)[n.item]], place, n.distance);
+    for (const Neighbour& n : near_) {
+        const ItemTree& item = index_.trees()[index_.of_form(form)[n.item]];
+        consider(item, item.alpha_pattern, place, n.distance);
+    }
 }
 
 // The alpha distance is never under that of node types, so a pair that fails by node types fails by alpha forms as well.
-void TreeScanner::consider(const ItemTree& item, const Place& place, std::uint32_t distance) {
-    if (alpha_count_ != place.count || alpha_first_ != place.first) {
-        alpha_form_.make(source_, tree_, sequences_, place.first, place.count, alpha_);
+void TreeScanner::consider(const ItemTree& item, const Pattern& alpha, const Place& place, std::uint32_t distance) {
+    if (alpha_count_ != place.count || alpha_first_ != place.first || alpha_scope_ != place.scope) {
+        alpha_form_.make(source_, tree_, sequences_, place.scope, place.first, place.count, alpha_);
+        alpha_scope_ = place.scope;
         alpha_first_ = place.first;
         alpha_count_ = place.count;
     }
     const std::uint32_t longest = std::max(item.nodes(), place.count);
     TreeMatch m{doc_, item.part, item.form, place.whole, place.start, place.stop, item.start, item.stop, place.count, item.nodes(),
-                distance, item.alpha_pattern.distance(alpha_, longest)};
+                distance, alpha.distance(alpha_, longest)};
     if (std::min(item.nodes(), place.count) >= kMinNodes || m.alpha() >= kFloorTau) out_->push_back(m);
 }
 
@@ -225,7 +232,7 @@ void TreeScanner::lay_body(bool in_function, const std::vector<std::uint32_t>& s
     const std::uint32_t d = item.types_pattern.distance(symbols_, cutoff);
     if (d > cutoff) return;
     const Place there = place_of(first, stop);
-    if (there.start < there.stop) consider(item, there, d);
+    if (there.start < there.stop) consider(item, item.bare_pattern, there, d);
 }
 
 // The lines that statements stand on: from where the first of their names and literals begins its line to the end of the last's.
@@ -237,11 +244,11 @@ TreeScanner::Place TreeScanner::place_of(std::uint32_t first, std::uint32_t stop
         begin = std::min(begin, node.start);
         end = std::max(end, node.stop);
     }
-    if (begin >= end) return {first, stop - first, 0, 0, true};
+    if (begin >= end) return {first, first, stop - first, 0, 0, true};
     const std::size_t line = source_.find_last_of("\r\n", begin);
     const std::size_t text = source_.find_first_not_of(" \t\f", line == std::string_view::npos ? 0 : line + 1);
     const std::size_t after = source_.find_first_of("\r\n", end);
-    return {first, stop - first, static_cast<std::uint32_t>(std::min<std::size_t>(text, begin)),
+    return {first, first, stop - first, static_cast<std::uint32_t>(std::min<std::size_t>(text, begin)),
             static_cast<std::uint32_t>(after == std::string_view::npos ? source_.size() : after), true};
 }
 

@@ -29,6 +29,7 @@ struct ItemTree {
     std::vector<std::uint8_t> types;
     std::vector<std::uint32_t> statements;  // body: places of its top-level statements in `types`
     Pattern types_pattern, alpha_pattern;
+    Pattern bare_pattern;  // body: the alpha form of one that stands without the parameters of its function
     std::uint32_t nodes() const { return static_cast<std::uint32_t>(types.size()); }
 };
 
@@ -77,7 +78,7 @@ public:
 
 private:
     void add_tree(std::uint32_t part, Form form, std::uint32_t start, std::uint32_t stop, std::string_view source, const Tree& tree,
-                  const Sequences& s, std::uint32_t first, std::uint32_t count);
+                  const Sequences& s, std::uint32_t scope, std::uint32_t first, std::uint32_t count);
 
     std::vector<ItemTree> trees_;
     std::vector<std::uint32_t> by_form_[2];
@@ -95,7 +96,7 @@ public:
 
 private:
     struct Place {
-        std::uint32_t first, count;  // nodes
+        std::uint32_t scope, first, count;  // nodes: where its function begins (`first` where it has none), and its own
         std::uint32_t start, stop;   // bytes
         bool whole;
     };
@@ -103,7 +104,7 @@ private:
     void bare_bodies();
     void lay_body(bool in_function, const std::vector<std::uint32_t>& siblings, std::size_t at, const TreeIndex::Place& place);
     Place place_of(std::uint32_t first, std::uint32_t stop) const;
-    void consider(const ItemTree& item, const Place& place, std::uint32_t distance);
+    void consider(const ItemTree& item, const Pattern& alpha, const Place& place, std::uint32_t distance);
 
     const TreeIndex& index_;
     std::string_view source_;
@@ -112,7 +113,7 @@ private:
     Sequences sequences_;
     AlphaForm alpha_form_;
     std::vector<std::uint32_t> alpha_, symbols_;
-    std::uint32_t alpha_first_ = 0, alpha_count_ = 0;  // what alpha_ is the form of
+    std::uint32_t alpha_scope_ = 0, alpha_first_ = 0, alpha_count_ = 0;  // what alpha_ is the form of
     std::vector<Neighbour> near_;
     std::uint32_t doc_ = 0;
     std::vector<TreeMatch>* out_ = nullptr;

@@ -218,8 +218,63 @@ void preorder(const Tree& tree, Sequences& out) {
     }
 }
 
-void AlphaForm::make(std::string_view source, const Tree& tree, const Sequences& s, std::uint32_t first, std::uint32_t count,
-                     std::vector<std::uint32_t>& out) {
+namespace {
+
+std::string_view text_of(std::string_view source, const Tree& tree, const Sequences& s, std::uint32_t at) {
+    const Node& node = tree.nodes[s.nodes[at]];
+    return source.substr(node.start, node.stop - node.start);
+}
+
+}  // namespace
+
+// Names that are assigned to: the targets of `at`, through tuples, lists and stars.
+void AlphaForm::add_target(std::string_view source, const Tree& tree, const Sequences& s, std::uint32_t at) {
+    const std::uint32_t stop = at + s.sizes[at];
+    switch (static_cast<Type>(s.types[at])) {
+        case Type::Name: own_.push_back(text_of(source, tree, s, at)); return;
+        case Type::Tuple:
+        case Type::List:
+        case Type::Starred:
+            for (std::uint32_t child = at + 1; child < stop; child += s.sizes[child]) add_target(source, tree, s, child);
+            return;
+        default: return;
+    }
+}
+
+void AlphaForm::find_own(std::string_view source, const Tree& tree, const Sequences& s, std::uint32_t scope, std::uint32_t first,
+                         std::uint32_t count) {
+    own_.clear();
+    for (std::uint32_t i = scope; i < first; ++i)
+        if (i == scope || static_cast<Type>(s.types[i]) == Type::arg) own_.push_back(text_of(source, tree, s, i));
+    for (std::uint32_t i = first; i < first + count; ++i) {
+        const std::uint32_t stop = i + s.sizes[i], child = i + 1;
+        switch (static_cast<Type>(s.types[i])) {
+            case Type::arg:
+            case Type::FunctionDef:
+            case Type::AsyncFunctionDef:
+            case Type::ClassDef: own_.push_back(text_of(source, tree, s, i)); break;
+            case Type::Assign:  // targets, then the value
+                for (std::uint32_t at = child; at + s.sizes[at] < stop; at += s.sizes[at]) add_target(source, tree, s, at);
+                break;
+            case Type::AugAssign:
+            case Type::AnnAssign:
+            case Type::TypeAlias:
+            case Type::NamedExpr:
+            case Type::For:
+            case Type::AsyncFor:
+            case Type::comprehension:
+                if (child < stop) add_target(source, tree, s, child);
+                break;
+            case Type::withitem:
+                if (child < stop && child + s.sizes[child] < stop) add_target(source, tree, s, child + s.sizes[child]);
+                break;
+            default: break;
+        }
+    }
+}
+
+void AlphaForm::make(std::string_view source, const Tree& tree, const Sequences& s, std::uint32_t scope, std::uint32_t first,
+                     std::uint32_t count, std::vector<std::uint32_t>& out) {
     if (names_.empty()) names_.resize(256);
     for (const std::uint32_t slot : used_) names_[slot] = {};
     used_.clear();
@@ -245,18 +300,14 @@ void AlphaForm::make(std::string_view source, const Tree& tree, const Sequences&
         return names_[at].number;
     };
     out.clear();
-    const auto text_of = [&](const Node& node) { return source.substr(node.start, node.stop - node.start); };
-    parameters_.clear();
-    for (std::uint32_t i = first; i < first + count; ++i)
-        if (static_cast<Type>(s.types[i]) == Type::arg) parameters_.push_back(text_of(tree.nodes[s.nodes[i]]));
-    // A parameter called `dict` is no builtin.
+    find_own(source, tree, s, scope, first, count);
     const auto kept = [&](std::string_view name) {
-        return is_builtin(name) && std::find(parameters_.begin(), parameters_.end(), name) == parameters_.end();
+        return is_builtin(name) && std::find(own_.begin(), own_.end(), name) == own_.end();
     };
     for (std::uint32_t i = first; i < first + count; ++i) {
         const Node& node = tree.nodes[s.nodes[i]];
         const auto type = static_cast<std::uint32_t>(node.type);
-        const std::string_view text = text_of(node);
+        const std::string_view text = text_of(source, tree, s, i);
         switch (node.type) {
             case Type::Name:
             case Type::arg:

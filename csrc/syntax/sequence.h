@@ -26,21 +26,26 @@ struct Sequences {
 
 void preorder(const Tree& tree, Sequences& out);
 
-// The alpha-normalised form of nodes [first, first + count): one symbol a node. Names that are no builtins, parameters
-// and function names are numbered by first use; builtins, attributes, keyword names and literals keep their text.
+// The alpha-normalised form of nodes [first, first + count): one symbol a node. Names are numbered by first use, but for
+// builtins, which keep their text as attributes, keyword names and literals do. A name that is a parameter, assigned or
+// defined here is no builtin; a body's function, whose name and parameters count too, begins at node `scope`.
 class AlphaForm {
 public:
-    void make(std::string_view source, const Tree& tree, const Sequences& sequences, std::uint32_t first, std::uint32_t count,
-              std::vector<std::uint32_t>& out);
+    void make(std::string_view source, const Tree& tree, const Sequences& sequences, std::uint32_t scope, std::uint32_t first,
+              std::uint32_t count, std::vector<std::uint32_t>& out);
 
 private:
+    void add_target(std::string_view source, const Tree& tree, const Sequences& sequences, std::uint32_t at);
+    void find_own(std::string_view source, const Tree& tree, const Sequences& sequences, std::uint32_t scope, std::uint32_t first,
+                  std::uint32_t count);
+
     struct Numbered {
         std::string_view name;
         std::uint32_t number;
     };
     std::vector<Numbered> names_;  // open addressing by hash
     std::vector<std::uint32_t> used_;
-    std::vector<std::string_view> parameters_;
+    std::vector<std::string_view> own_;  // names that are no builtins here, whatever they are called
 };
 
 }  // namespace phi_fast::syntax

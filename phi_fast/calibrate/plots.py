@@ -60,7 +60,7 @@ def draw_tradeoff(record: Mapping[str, Any], path: Path) -> None:
     figure = _figure(7.2, 4.6)
     axes = figure.add_subplot()
     sets: dict[tuple[str, ...], list[tuple[float, float]]] = {}
-    for coverage, tau, alpha, distance, recall, flagged in record["grid"]:
+    for coverage, tau, alpha, _, distance, recall, flagged in record["grid"]:
         on = {
             "ngram": coverage is not None,
             "syntax": tau is not None or alpha is not None,

@@ -12,7 +12,7 @@ from typing import Any
 
 from phi_fast.calibrate.draw import draw
 from phi_fast.calibrate.plant import CLEAN, TABLE, plant, planted_in
-from phi_fast.calibrate.search import best, evaluate, grid
+from phi_fast.calibrate.search import THRESHOLDS, best, evaluate, grid
 from phi_fast.calibrate.tally import tally
 from phi_fast.calibrate.telling import describe, worst
 from phi_fast.corpus import discover
@@ -174,10 +174,7 @@ def decide_again(folder: str | os.PathLike[str], false_positives: float = RATE) 
             for name, policy in (("default", default), ("chosen", chosen.policy))
         },
         "worst": worst(run, chosen.policy, path / CORPUS / CLEAN),
-        "grid": [
-            [one.policy.coverage, one.policy.tau, one.policy.alpha, one.policy.distance, one.recall, one.flagged]
-            for one in points
-        ],
+        "grid": [[*(getattr(one.policy, name) for name in THRESHOLDS), one.recall, one.flagged] for one in points],
     }
     with disk_errors(path):
         _write(path / RESULT, record)
@@ -191,9 +188,13 @@ def command(trial: Mapping[str, Any], policy: Any) -> str:
     """Give the command line that decontaminates the corpus by a policy."""
     words = ["phi-fast", "decontaminate", *trial["settings"]["corpus"], *trial["options"]]
     words += ["--channels", ",".join(policy.channels)]
-    for name in ("coverage", "tau", "alpha", "distance"):
+    for name in THRESHOLDS:
         value = getattr(policy, name)
-        words += [] if value is None else [f"--{name}", f"{value:g}"]
+        words += (
+            []
+            if value is None or (name == "nodes" and "syntax" not in policy.channels)
+            else [f"--{name}", f"{value:g}"]
+        )
     return shlex.join([*words, "--output", "RUN"])
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from phi_fast.decontaminate.policy import Policy
+from phi_fast.decontaminate.policy import LARGE_NODES, LEAST_NODES, Policy
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 
 COVERAGES = tuple(round(0.3 + 0.05 * step, 2) for step in range(15))
 RATES = (0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 1.0)
+NODES = (12, 15, 18, 21, LARGE_NODES)
 DISTANCES = tuple(round(0.1 * step, 1) for step in range(1, 9))
-_GRID = {"ngram": (COVERAGES,), "syntax": (RATES, RATES), "embedding": (DISTANCES,)}
-_NAMES = {"ngram": ("coverage",), "syntax": ("tau", "alpha"), "embedding": ("distance",)}
+THRESHOLDS = ("coverage", "tau", "alpha", "nodes", "distance")
+_GRID = {"ngram": (COVERAGES,), "syntax": (RATES, RATES, NODES), "embedding": (DISTANCES,)}
+_NAMES = {"ngram": ("coverage",), "syntax": ("tau", "alpha", "nodes"), "embedding": ("distance",)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +51,8 @@ def grid(channels: Sequence[str], base: Policy) -> Iterator[Policy]:
     for size in range(len(channels), 0, -1):
         for chosen in itertools.combinations(channels, size):
             names = [name for channel in chosen for name in _NAMES[channel]]
-            rest: dict[str, Any] = {
-                name: None for channel, ones in _NAMES.items() if channel not in chosen for name in ones
-            }
+            off = [name for channel, ones in _NAMES.items() if channel not in chosen for name in ones]
+            rest: dict[str, Any] = {name: LEAST_NODES if name == "nodes" else None for name in off}
             for values in itertools.product(*(values for channel in chosen for values in _GRID[channel])):
                 given = rest | dict(zip(names, values, strict=True))
                 yield dataclasses.replace(base, both=False, run=None, **given)
@@ -88,7 +89,7 @@ def best(points: Sequence[Point], documents: int, wanted: float) -> tuple[Point,
     """Choose among policies.
 
     Of those that flag at most the wanted share of the clean documents, the one of the highest recall; of equal ones the
-    one that flags fewest, then the one with more channels on, then the stricter: greater coverage, alpha, tau,
+    one that flags fewest, then the one with more channels on, then the stricter: greater coverage, alpha, tau, nodes,
     smaller distance. Where none meets the rate, the one that flags fewest, chosen among equals in the same way.
 
     Returns
@@ -104,5 +105,11 @@ def best(points: Sequence[Point], documents: int, wanted: float) -> tuple[Point,
 
 def _merit(point: Point) -> tuple[float, ...]:
     policy = point.policy
-    strict = (policy.coverage, policy.alpha, policy.tau, None if policy.distance is None else -policy.distance)
+    strict = (
+        policy.coverage,
+        policy.alpha,
+        policy.tau,
+        policy.nodes,
+        None if policy.distance is None else -policy.distance,
+    )
     return (point.recall, -point.flagged, len(policy.channels), *(-9.0 if one is None else one for one in strict))

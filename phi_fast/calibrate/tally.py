@@ -39,7 +39,7 @@ class Likeness:
     tau, alpha
         Match rates of functions large enough for a threshold; -1 for none.
     same
-        A smaller function is the same but for its names.
+        Nodes of the largest smaller function that is the same but for its names; 0 for none.
     distance
         Of embeddings; infinite for none.
     """
@@ -47,7 +47,7 @@ class Likeness:
     coverage: npt.NDArray[np.float32]
     tau: npt.NDArray[np.float32]
     alpha: npt.NDArray[np.float32]
-    same: Bools
+    same: npt.NDArray[np.int64]
     distance: npt.NDArray[np.float32]
 
     @classmethod
@@ -55,7 +55,7 @@ class Likeness:
         """So many documents that are like nothing."""
         none = np.full(documents, -1, np.float32)
         far = np.full(documents, np.inf, np.float32)
-        return cls(none, none.copy(), none.copy(), np.zeros(documents, np.bool_), far)
+        return cls(none, none.copy(), none.copy(), np.zeros(documents, np.int64), far)
 
     def flagged(self, policy: Policy, channel: str) -> Bools:
         """Documents that a policy condemns by one channel."""
@@ -65,7 +65,7 @@ class Likeness:
         if channel == "syntax" and policy.tau is not None:
             found |= self.tau >= np.float32(policy.tau)
         if channel == "syntax" and policy.alpha is not None:
-            found |= (self.alpha >= np.float32(policy.alpha)) | self.same
+            found |= (self.alpha >= np.float32(policy.alpha)) | (self.same >= policy.nodes)
         if channel == "embedding" and policy.distance is not None:
             found |= self.distance <= np.float32(policy.distance)
         return found
@@ -75,7 +75,7 @@ class Likeness:
         large = batch["large"]
         np.maximum.at(self.tau, rows, np.where(large, batch["tau"], -1).astype(np.float32))
         np.maximum.at(self.alpha, rows, np.where(large, batch["alpha"], -1).astype(np.float32))
-        np.logical_or.at(self.same, rows, ~large & (batch["alpha"] >= 1))
+        np.maximum.at(self.same, rows, np.where(~large & (batch["alpha"] >= 1), batch["nodes"], 0))
         np.minimum.at(self.distance, rows, batch["distance"])
 
 
@@ -199,6 +199,7 @@ def _values(
         "coverage": np.where(by_words, numbers(batch, "coverage"), -1).astype(np.float32),
         "tau": np.where(by_trees, numbers(batch, "tau"), -1),
         "alpha": np.where(by_trees, numbers(batch, "alpha"), -1),
+        "nodes": smaller.astype(np.int64),
         "large": smaller >= LARGE_NODES,
         "distance": np.where(by_vectors, distance, np.float32(np.inf)),
     }

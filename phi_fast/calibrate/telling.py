@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from phi_fast.calibrate.plant import CLEAN
-from phi_fast.calibrate.search import evaluate, interval
+from phi_fast.calibrate.search import THRESHOLDS, evaluate, interval
 from phi_fast.decontaminate.policy import Policy
 from phi_fast.decontaminate.record import EVIDENCE, Run
 from phi_fast.decontaminate.wording import counted, printable
@@ -62,7 +62,7 @@ def describe(tally: Tally, policy: Policy) -> dict[str, Any]:
         rows.append(row | {way: [found[number], of[number]] for way, (found, of) in counts.items()})
     flagged = {way: int(tally.flagged(policy, names).sum()) for way, names in ways.items()}
     return {
-        "thresholds": {name: getattr(policy, name) for name in ("coverage", "tau", "alpha", "distance")},
+        "thresholds": {name: getattr(policy, name) for name in THRESHOLDS},
         "channels": channels,
         "words": policy.describe(),
         "recall": evaluate(tally, [policy])[0].recall,

@@ -28,6 +28,7 @@ def redecide(
     words: int | None = None,
     tau: float | None = None,
     alpha: float | None = None,
+    nodes: int | None = None,
     distance: float | None = None,
     both: bool | None = None,
     parts: Sequence[str] | None = None,
@@ -47,7 +48,7 @@ def redecide(
         A finished run or its folder.
     preset
         Begin with this preset's rule instead of the run's own.
-    mode, n, coverage, run_words, words, tau, alpha, distance, both
+    mode, n, coverage, run_words, words, tau, alpha, nodes, distance, both
     parts, weights, allow, window, min_piece, max_pieces
         Changes to the rule; see :class:`~phi_fast.decontaminate.policy.Policy` (``run_words`` is its ``run``).
     write
@@ -74,7 +75,7 @@ def redecide(
     policy = _policy(
         old, preset, allow,
         {"mode": mode, "n": n, "coverage": coverage, "run": run_words, "words": words, "tau": tau,
-         "alpha": alpha, "distance": distance, "both": both, "parts": parts,
+         "alpha": alpha, "nodes": nodes, "distance": distance, "both": both, "parts": parts,
          "weights": weights, "window": window, "min_piece": min_piece, "max_pieces": max_pieces},
     )  # fmt: skip
     with disk_errors(old.path):
@@ -107,7 +108,7 @@ def _policy(old: Run, preset: str | None, allow: Sequence[str], changes: Mapping
 
 
 # What a change of the rule asks a channel for.
-_ASKS = {"ngram": ("coverage", "run", "words", "n"), "syntax": ("tau", "alpha"), "embedding": ("distance",)}
+_ASKS = {"ngram": ("coverage", "run", "words", "n"), "syntax": ("tau", "alpha", "nodes"), "embedding": ("distance",)}
 
 
 def _apply(old: Run, policy: Policy, write: bool, threads: int | None) -> Run:

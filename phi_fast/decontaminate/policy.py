@@ -22,6 +22,7 @@ FLOOR_DISTANCE = 0.8
 # Node types alone, or nearly the same alpha-normalised form, tell functions of so many nodes apart; smaller ones must
 # be the same but for their names (engines/trees.py).
 LARGE_NODES = 25
+LEAST_NODES = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,8 @@ class Policy:
         Least match rate by node types, 0.8 to 1; None: node types do not condemn.
     alpha
         Least match rate of alpha-normalised forms, 0.8 to 1; None: they do not condemn.
+    nodes
+        Least syntax nodes of both functions, 12 or more.
     distance
         Largest L2 distance of embeddings, up to 0.8; None: embeddings do not condemn.
     both
@@ -73,12 +76,13 @@ class Policy:
 
     preset: str = "default"
     mode: Mode = "drop"
-    n: int = 5
+    n: int = 4
     coverage: float | None = 0.7
     run: int | None = None
     words: int = FLOOR_WORDS
     tau: float | None = 0.95
     alpha: float | None = 0.85
+    nodes: int = LEAST_NODES
     distance: float | None = None
     both: bool = False
     parts: tuple[str, ...] = PARTS
@@ -106,6 +110,10 @@ class Policy:
             value = getattr(self, name)
             if value is not None and not FLOOR_TAU <= value <= 1:
                 raise InputError(f"{name} {value:g}: evidence holds match rates from {FLOOR_TAU:g} on; give that to 1")
+        if self.nodes < LEAST_NODES:
+            raise InputError(
+                f"nodes {self.nodes}: evidence holds functions of {LEAST_NODES} nodes or more; give as many"
+            )
         if self.distance is not None and not 0 <= self.distance <= FLOOR_DISTANCE:
             raise InputError(
                 f"distance {self.distance:g}: evidence holds distances up to {FLOOR_DISTANCE:g}; give 0 to that"
@@ -163,9 +171,12 @@ class Policy:
         if alike and self.both:
             alike = [f"{' or '.join(alike)}, where its embedding lies within {self.distance:g} of the item's as well"]
         if alike:
-            smaller = "" if self.alpha is None else "; smaller functions must be the same but for their names"
+            least = max(LARGE_NODES, self.nodes)
+            smaller = ""
+            if self.alpha is not None and self.nodes < LARGE_NODES:
+                smaller = f"; smaller functions, of {self.nodes} nodes or more, must be the same but for their names"
             said.append(
-                f"{whom} {does} when one of its functions, of {LARGE_NODES} syntax nodes or more, matches a "
+                f"{whom} {does} when one of its functions, of {least} syntax nodes or more, matches a "
                 f"solution's to {' or to '.join(alike)}{smaller}."
             )
         if self.distance is not None and not self.both:
@@ -223,7 +234,7 @@ _WORDS_ALONE: dict[str, Any] = {"tau": None, "alpha": None}
 # n of the index for each preset, and its policy. Sources: GPT-3 (arXiv 2005.14165, appendix C), phi-1 (arXiv
 # 2306.11644, section 5), Tulu 3 (arXiv 2411.15124, section 3.2).
 PRESETS: dict[str, tuple[tuple[int, ...], Policy]] = {
-    "default": ((13, 5), Policy()),
+    "default": ((13, 4), Policy()),
     "gpt3": (
         (13,),
         Policy("gpt3", "cut", 13, coverage=None, run=13, window=200, min_piece=200, max_pieces=10, **_WORDS_ALONE),
@@ -231,7 +242,7 @@ PRESETS: dict[str, tuple[tuple[int, ...], Policy]] = {
     "phi1": ((13,), Policy("phi1", "flag", 13, coverage=None, run=13, parts=("question",), **_WORDS_ALONE)),
     # The paper leaves its embedding threshold open: 0.5 is ours.
     "phi1-similar": (
-        (13, 5),
+        (13, 4),
         Policy("phi1-similar", coverage=None, tau=0.95, alpha=None, distance=0.5, both=True),
     ),
     "tulu3": ((8,), Policy("tulu3", "drop", 8, coverage=0.5, **_WORDS_ALONE)),
@@ -248,6 +259,7 @@ def make_policy(
     words: int | None = None,
     tau: float | None = None,
     alpha: float | None = None,
+    nodes: int | None = None,
     distance: float | None = None,
     both: bool | None = None,
     parts: Sequence[str] | None = None,
@@ -279,7 +291,7 @@ def make_policy(
         index_n = tuple(sorted(set(n), reverse=True))
     changes = {
         "mode": mode, "n": index_n[-1] if n else None, "coverage": coverage, "run": run, "words": words, "tau": tau,
-        "alpha": alpha, "distance": distance, "both": both, "parts": parts, "weights": weights,
+        "alpha": alpha, "nodes": nodes, "distance": distance, "both": both, "parts": parts, "weights": weights,
         "window": window, "min_piece": min_piece, "max_pieces": max_pieces,
     }  # fmt: skip
     return index_n, changed(policy, changes, allow)

@@ -12,7 +12,7 @@
         "against": ["humaneval", "mbpp=/data/mbpp.jsonl"],
         "fields": {"question": null, "solution": null, "tests": null, "id": null},
         "text": null, "id": null,          asked for; what was found stands in "inputs"
-        "n": [13, 5], "channels": ["ngram", "syntax"], "embedding": null, "unit_bytes": 8388608,
+        "n": [13, 4], "channels": ["ngram", "syntax"], "embedding": null, "unit_bytes": 8388608,
         "pattern": null,                   which files of a source tree are documents
         "learn_from": [],                  names of the files that common n-grams were learnt from; all where none
         "policy": {…}                      Policy.as_dict(); changed by `phi-fast decide`

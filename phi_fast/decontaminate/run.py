@@ -43,6 +43,7 @@ def decontaminate(
     words: int | None = None,
     tau: float | None = None,
     alpha: float | None = None,
+    nodes: int | None = None,
     distance: float | None = None,
     both: bool | None = None,
     parts: Sequence[str] | None = None,
@@ -77,7 +78,7 @@ def decontaminate(
     output
         Folder for clean/, removed.jsonl, rejected.jsonl, evidence.parquet, verdicts.parquet, reports and run.json. A
         run that was interrupted there goes on; a finished one of the same settings is given back as it is.
-    preset, mode, n, coverage, run, words, tau, alpha, distance, both
+    preset, mode, n, coverage, run, words, tau, alpha, nodes, distance, both
     parts, weights, allow, window, min_piece, max_pieces
         The rule: see :class:`~phi_fast.decontaminate.policy.Policy`; each changes the preset's value.
     fields
@@ -122,7 +123,8 @@ def decontaminate(
         ``fail_above`` was exceeded.
     """
     index_n, policy = make_policy(
-        preset, n=n, mode=mode, coverage=coverage, run=run, words=words, tau=tau, alpha=alpha, distance=distance,
+        preset, n=n, mode=mode, coverage=coverage, run=run, words=words, tau=tau, alpha=alpha, nodes=nodes,
+        distance=distance,
         both=both, parts=parts, weights=weights, allow=allow, window=window, min_piece=min_piece, max_pieces=max_pieces,
     )  # fmt: skip
     folder = Path(output).expanduser()

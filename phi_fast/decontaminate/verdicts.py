@@ -148,12 +148,14 @@ class _Judge:
             if not policy.both:
                 found |= near & np.asarray(pc.equal(channel, "embedding"))
         alpha, tau = numbers(batch, "alpha"), numbers(batch, "tau")
-        large = np.minimum(numbers(batch, "nodes"), numbers(batch, "item_nodes")) >= LARGE_NODES
+        nodes = np.minimum(numbers(batch, "nodes"), numbers(batch, "item_nodes"))
+        large = nodes >= LARGE_NODES
         trees = np.zeros(batch.num_rows, np.bool_)
         if policy.tau is not None:
             trees |= large & (tau >= np.float32(policy.tau))
         if policy.alpha is not None:
             trees |= np.where(large, alpha >= np.float32(policy.alpha), alpha >= 1)
+        trees &= nodes >= policy.nodes
         found |= trees & np.asarray(pc.equal(channel, "syntax")) & (near if policy.both else True)
         return found
 

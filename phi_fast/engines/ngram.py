@@ -91,7 +91,7 @@ class NgramIndex:
         self._parts: list[PartInfo] | None = None
 
     @classmethod
-    def build(cls, suites: Sequence[Suite] | Suite, n: Sequence[int] = (13, 5)) -> NgramIndex:
+    def build(cls, suites: Sequence[Suite] | Suite, n: Sequence[int] = (13, 4)) -> NgramIndex:
         """Index the items of one or several suites.
 
         Parameters

@@ -109,6 +109,7 @@ def policies() -> list[Policy]:
                 coverage=rng.choice([None, 0.2, 0.35, 0.5, 0.7, 1.0]),
                 tau=rng.choice([0.8, 0.9, 1.0]),
                 alpha=rng.choice([None, 0.8, 0.9, 1.0]),
+                nodes=rng.choice([12, 15, 20, 25]),
                 distance=rng.choice([None, 0.3, 0.5]),
             )
         )
@@ -161,14 +162,14 @@ def test_embedding_rows_count_too(done: tuple[dict[str, Any], Path], tmp_path: P
     assert found["channels"] == ["ngram", "syntax", "embedding"]
     assert found["policies"]["default"]["channels"] == ["ngram", "syntax"]
     assert all(row["embedding"][1] == 14 for row in found["policies"]["chosen"]["rows"])
-    assert len({tuple(one[:4]) for one in found["grid"]}) == len(found["grid"]) > 6000
+    assert len({tuple(one[:5]) for one in found["grid"]}) == len(found["grid"]) > 6000
 
 
 def test_the_chosen_rule_is_the_best_of_the_grid_and_a_real_copy_is_shown(done: tuple[dict[str, Any], Path]) -> None:
     record, _ = done
     assert record["meets"] is True
     most = int(0.02 * record["clean"])
-    assert record["policies"]["chosen"]["recall"] == max(one[4] for one in record["grid"] if one[5] <= most)
+    assert record["policies"]["chosen"]["recall"] == max(one[5] for one in record["grid"] if one[6] <= most)
     assert record["policies"]["chosen"]["false_positives"]["together"] <= most
     wrong = {one["id"]: one for one in record["worst"]}
     assert wrong["a real copy"]["item"] == "HumanEval/0"

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from phi_fast.calibrate.search import COVERAGES, RATES, Point, best, evaluate, grid, interval
+from phi_fast.calibrate.search import COVERAGES, NODES, RATES, Point, best, evaluate, grid, interval
 from phi_fast.calibrate.tally import Likeness, Tally
 from phi_fast.decontaminate.policy import Policy
 from phi_fast.trial import Hidden
@@ -24,7 +24,7 @@ def test_wilson_intervals(count: int, of: int, low: float, high: float) -> None:
 def test_the_grid_holds_every_set_of_channels_and_every_threshold() -> None:
     policies = list(grid(("ngram", "syntax"), Policy(mode="flag")))
     assert len(policies) == len(set(map(str, map(Policy.as_dict, policies))))
-    both, words, trees = len(COVERAGES) * len(RATES) ** 2, len(COVERAGES), len(RATES) ** 2
+    both, words, trees = len(COVERAGES) * len(RATES) ** 2 * len(NODES), len(COVERAGES), len(RATES) ** 2 * len(NODES)
     assert len(policies) == both + words + trees
     assert {policy.channels for policy in policies} == {("ngram", "syntax"), ("ngram",), ("syntax",)}
     assert Policy(mode="flag") in [dataclasses.replace(one) for one in policies] or 0.85 in RATES

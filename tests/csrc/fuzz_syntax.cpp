@@ -29,7 +29,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         check(f.body_first >= f.first && f.body_first + f.body_count <= f.first + f.count);
         check(f.start < f.stop && f.stop <= size);
         second = first;
-        alpha.make(source, tree, s, f.first, f.count, first);
+        alpha.make(source, tree, s, f.first, f.first, f.count, first);
         check(first.size() == f.count);
         if (second.empty() || first.size() > 200 || second.size() > 200) continue;
         const auto longest = static_cast<std::uint32_t>(std::max(first.size(), second.size()));

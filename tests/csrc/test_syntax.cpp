@@ -92,7 +92,7 @@ void mangled() {
         p.read(text);
         check_invariants(p, text.size());
         for (const FunctionRange& f : p.sequences.functions) {
-            AlphaForm().make(text, p.tree, p.sequences, f.first, f.count, alpha);
+            AlphaForm().make(text, p.tree, p.sequences, f.first, f.first, f.count, alpha);
             CHECK(alpha.size() == f.count);
         }
     }

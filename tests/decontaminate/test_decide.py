@@ -94,7 +94,7 @@ def test_decided_run_is_another_run(corpus: Path, tmp_path: Path) -> None:
     ("choice", "message"),
     [
         ({"coverage": 0.1}, "evidence holds matches of coverage 0.2 or more"),
-        ({"n": 8}, "was scanned with n 13 and 5. Scan again with phi-fast decontaminate --n 8"),
+        ({"n": 8}, "was scanned with n 13 and 4. Scan again with phi-fast decontaminate --n 8"),
         ({"preset": "tulu3"}, "n 8: "),
         ({"preset": "none"}, "give one of default"),
     ],

@@ -33,7 +33,7 @@ WORDS = {
     "suite": "exam",
     "item": "a",
     "part": "question",
-    "n": 5,
+    "n": 4,
     "run": 5,
     "coverage": 0.9,
     "words": 30,
@@ -134,6 +134,9 @@ def test_small_functions_must_be_the_same_but_for_their_names(small: dict[str, A
     rows = [tree(tau=1.0, alpha=0.99, **small), tree(tau=1.0, alpha=1.0, **small)]
     assert judged(Policy(), *rows) == [False, True]
     assert judged(Policy(alpha=None), *rows) == [False, False]  # node types alone say nothing of them
+    assert judged(Policy(nodes=24), *rows) == [False, True]
+    assert judged(Policy(nodes=25), *rows, tree(tau=1.0)) == [False, False, True]
+    assert judged(Policy(nodes=41), tree(tau=1.0, alpha=1.0)) == [False]
 
 
 def test_functions_are_judged_where_words_cannot() -> None:
@@ -165,7 +168,7 @@ def test_nothing_to_judge() -> None:
 
 
 def test_presets_fix_n() -> None:
-    assert make_policy("default")[0] == (13, 5)
+    assert make_policy("default")[0] == (13, 4)
     assert make_policy("gpt3") == ((13,), PRESETS["gpt3"][1])
     assert make_policy("tulu3", n=[8, 4])[1].n == 4
     assert make_policy("tulu3", n=[4, 8])[0] == (8, 4)
@@ -189,7 +192,7 @@ def test_said_in_words() -> None:
         assert words in said
     assert "holds, in one place, at least 70% of the words of an item's question, solution or tests." in str(Policy())
     assert "of 25 syntax nodes or more, matches a solution's to 95% by node types or to 85%" in str(Policy())
-    assert "smaller functions must be the same but for their names" in str(Policy())
+    assert "smaller functions, of 12 nodes or more, must be the same but for their names" in str(Policy())
     assert "syntax nodes" not in said
     similar = str(make_policy("phi1-similar")[1])
     assert similar.startswith("A document is dropped when one of its functions")
@@ -208,6 +211,7 @@ def test_said_in_words() -> None:
         ({"coverage": None, "tau": None, "alpha": None}, "neither a coverage nor a run"),
         ({"tau": 0.79}, "tau 0.79: evidence holds match rates from 0.8"),
         ({"alpha": 1.01}, "alpha 1.01"),
+        ({"nodes": 11}, "nodes 11: evidence holds functions of 12 nodes"),
         ({"distance": 0.9}, "evidence holds distances up to 0.8"),
         ({"both": True}, "both: needs a distance"),
         ({"both": True, "distance": 0.3, "tau": None, "alpha": None}, "both: needs a distance and a tau or alpha"),

@@ -67,7 +67,7 @@ def test_jsonl_end_to_end(tmp_path: Path) -> None:
     assert best["coverage"] == 1
     found = rows[3]["text"][best["doc_start"] : best["doc_end"]]
     assert found == item_text(0, "solution").strip()
-    assert set(evidence["n"].to_pylist()) == {13, 5}
+    assert set(evidence["n"].to_pylist()) == {13, 4}
 
     assert run.counts == {
         "files": 1, "bytes": corpus.stat().st_size, "rows": 200, "documents": 200,
@@ -176,7 +176,8 @@ def test_same_bytes_whatever_the_threads(mode: Any, tmp_path: Path) -> None:
         run = decontaminate(corpus, exam(), tmp_path / f"run{threads}", threads=threads, mode=mode, unit_bytes=3_000)
         outputs.append(output_bytes(run.path))
     assert len(outputs[0]) == 15
-    assert outputs[0] == outputs[1] == outputs[2]
+    for other in outputs[1:]:
+        assert {name for name in outputs[0] if other.get(name) != outputs[0][name]} == set()
 
 
 def test_cut_takes_the_match_and_keeps_the_row(tmp_path: Path) -> None:
@@ -246,7 +247,7 @@ def test_common_n_grams_are_learnt_from_the_corpus(tmp_path: Path) -> None:
     jsonl(tmp_path / "a.jsonl", rows)
     run = decontaminate(tmp_path / "a.jsonl", exam(), tmp_path / "run", coverage=0.2)
     question = next(part for part in run.index().parts if (part.item, part.part) == ("exam/0", "question"))
-    assert question.set_aside["common"] == 10
+    assert question.set_aside["common"] == 11
     assert run.counts["drop"] == 0
     assert run.record["sample_documents"] == 90
 
@@ -299,7 +300,7 @@ def test_common_ngrams_are_learnt_from_the_files_named(tmp_path: Path) -> None:
         (part,) = [part for part in run.parts() if (part.item, part.part) == ("exam/0", "question")]
         return run.record["sample_documents"], part.set_aside.get("common", 0)
 
-    assert common("all") == (80, 8)
+    assert common("all") == (80, 9)
     assert common("some", learn_from=["clean.jsonl"]) == (40, 0)
     assert reproduce_run(tmp_path / "some").same
     with pytest.raises(InputError, match=r"learn_from other\.jsonl: no such file in the corpus"):

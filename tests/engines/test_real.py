@@ -67,7 +67,7 @@ def test_every_door_gives_what_the_oracle_gives(
 
 
 def test_learning_from_real_files(suite: Suite, texts: list[str], documents: list[str]) -> None:
-    index, oracle = NgramIndex.build(suite), ngram.Index(texts)
+    index, oracle = NgramIndex.build(suite), ngram.Index(texts, (13, 4))
     learnt, counts = index.new_counts(), [0] * oracle.total_words
     index.scan_utf8(documents, counts=learnt, threads=2)
     for document in documents:
@@ -80,12 +80,12 @@ def test_learning_from_real_files(suite: Suite, texts: list[str], documents: lis
 
 
 def test_every_item_is_found_in_its_own_text(suite: Suite, texts: list[str]) -> None:
-    index, oracle = NgramIndex.build(suite), ngram.Index(texts)
+    index, oracle = NgramIndex.build(suite), ngram.Index(texts, (13, 4))
     for number, (part, text) in enumerate(zip(index.parts, texts, strict=True)):
         assert (part.words, part.weighable) == (len(oracle.parts[number].words), len(oracle.weighable[number]))
         own = [match for match in found(index.scan_utf8([text])).get(0, []) if match[1] == number]
         if part.testable:
-            assert {match[0] for match in own} == {13, 5}
+            assert {match[0] for match in own} == {13, 4}
             assert max(match[8] for match in own) == 1.0
 
 

@@ -167,6 +167,27 @@ def test_spans_are_characters_of_the_original() -> None:
     assert (whole["tau"], whole["alpha"], whole["whole"]) == (1.0, 1.0, 1)
 
 
+def test_names_like_builtins_are_names_where_they_are_ones_own() -> None:
+    """What renaming leaves the same is the same, also where a name was that of a builtin."""
+    pairs = [
+        ("def f(str, n):\n    return str[n:] + str[:n] + str[::-1]\n",
+         "def g(a, b):\n    return a[b:] + a[:b] + a[::-1]\n"),
+        ("def f(x):\n    sum = 0\n    for id in x:\n        sum += id\n    return sum\n",
+         "def g(v):\n    t = 0\n    for e in v:\n        t += e\n    return t\n"),
+        ("def sum(x, y):\n    if y == 0:\n        return x\n    return 1 + sum(x, y - 1)\n",
+         "def add(v, w):\n    if w == 0:\n        return v\n    return 1 + add(v, w - 1)\n"),
+        ("def f(x):\n    with open(x) as h, y as (min, max):\n        return [id for id in h if (len := id) > max]\n",
+         "def g(v):\n    with open(v) as w, y as (a, b):\n        return [c for c in w if (d := c) > b]\n"),
+    ]  # fmt: skip
+    index = NgramIndex.build([suite(*(one for one, _ in pairs))])
+    trees = TreeIndex.build(index.parts)
+    for number, matches in enumerate(scan([other for _, other in pairs], index, trees)):
+        assert {(one["form"], one["alpha"]) for one in matches if one["part"] == number} >= {("function", 1.0)}, number
+        assert all(one["alpha"] == 1 for one in matches if one["part"] == number)
+    used = scan(["def g(a, b):\n    return str[b:] + str[:b] + str[::-1]\n"], index, trees)[0]
+    assert all(one["alpha"] < 1 for one in used if one["form"] == "function")
+
+
 def test_broken_documents_still_show_their_whole_functions() -> None:
     leak = str(disguise(HUMANEVAL.items[0], "renamed, no docstring"))
     broken = [

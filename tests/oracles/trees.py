@@ -31,9 +31,14 @@ def types(nodes: Sequence[ast.AST]) -> list[str]:
     return [type(node).__name__ for node in nodes]
 
 
-def alpha(nodes: Sequence[ast.AST], builtin_names: frozenset[str]) -> list[Hashable]:
-    """The alpha-normalised form: names that are no builtins by number of first use, the rest by what it says."""
-    parameters = {node.arg for node in nodes if isinstance(node, ast.arg)}
+def alpha(nodes: Sequence[ast.AST], builtin_names: frozenset[str], scope: Sequence[ast.AST] = ()) -> list[Hashable]:
+    """The alpha-normalised form: names that are no builtins by number of first use, the rest by what it says.
+
+    A name that is a parameter (also of the function whose nodes are ``scope``), assigned or defined here is no builtin.
+    """
+    own = {node.arg for node in (*nodes, *scope) if isinstance(node, ast.arg)}
+    own |= {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    own |= {node.name for node in (*nodes, *scope) if isinstance(node, Definition | ast.ClassDef)}
     numbers: dict[str, int] = {}
     form: list[Hashable] = []
     for node in nodes:
@@ -55,7 +60,7 @@ def alpha(nodes: Sequence[ast.AST], builtin_names: frozenset[str]) -> list[Hasha
             case _:
                 form.append(kind)
                 continue
-        if name in builtin_names and name not in parameters:
+        if name in builtin_names and name not in own:
             form.append((kind, name))
         else:
             form.append((kind, numbers.setdefault(name, len(numbers))))
@@ -72,6 +77,7 @@ class ItemTree:
     form: str
     nodes: tuple[ast.AST, ...]
     statements: tuple[tuple[str, ...], ...]  # a body's statements, each as its node types
+    scope: tuple[ast.AST, ...] = ()  # a body's function and its parameters
 
 
 def item_trees(part: int, question: str, solution: str) -> list[ItemTree]:
@@ -95,7 +101,7 @@ def item_trees(part: int, question: str, solution: str) -> list[ItemTree]:
         sizes = [len(flat([one])) for one in functions]
         keep = [one for one, size in zip(functions, sizes, strict=True) if 2 * size >= sum(sizes) or size == max(sizes)]
         made = [ItemTree(part, "function", tuple(flat([one])), ()) for one in keep]
-        made += [body_tree(part, body(one)) for one in keep]
+        made += [body_tree(part, body(one), [one, *flat([one.args])]) for one in keep]
     elif tree is not None and tree.body:
         made = [body_tree(part, [one for one in children(tree) if isinstance(one, ast.stmt)])]
     else:
@@ -103,8 +109,9 @@ def item_trees(part: int, question: str, solution: str) -> list[ItemTree]:
     return [one for one in made if len(one.nodes) >= MIN_ALPHA_NODES]
 
 
-def body_tree(part: int, statements: Sequence[ast.stmt]) -> ItemTree:
-    return ItemTree(part, "body", tuple(flat(statements)), tuple(tuple(types(flat([one]))) for one in statements))
+def body_tree(part: int, statements: Sequence[ast.stmt], scope: Sequence[ast.AST] = ()) -> ItemTree:
+    own = tuple(tuple(types(flat([one]))) for one in statements)
+    return ItemTree(part, "body", tuple(flat(statements)), own, tuple(scope))
 
 
 def outermost(node: ast.AST) -> Iterator[Definition]:
@@ -129,10 +136,12 @@ class TreeMatch:
 def matches(document: str, trees: Sequence[ItemTree], builtin_names: frozenset[str]) -> list[TreeMatch]:
     """All matches of a document that parses; of each part, place and form the closest."""
     tree = ast.parse(document)
-    places: list[tuple[int, list[ast.AST], ItemTree]] = []  # line, nodes, what they are compared with
+    # line, nodes, function and parameters (None: a bare body), what they are compared with
+    places: list[tuple[int, list[ast.AST], list[ast.AST] | None, ItemTree]] = []
     for function in (node for node in ast.walk(tree) if isinstance(node, Definition)):
         whole, inner = flat([function]), flat(body(function))
-        places += [(function.lineno, whole if one.form == "function" else inner, one) for one in trees]
+        scope = [function, *flat([function.args])]
+        places += [(function.lineno, whole if one.form == "function" else inner, scope, one) for one in trees]
     for block in (node for node in ast.walk(tree) if isinstance(node, BLOCKS)):
         siblings = [node for node in children(block) if isinstance(node, ast.stmt)]
         for at, statement in enumerate(siblings):
@@ -148,10 +157,10 @@ def matches(document: str, trees: Sequence[ItemTree], builtin_names: frozenset[s
                         continue
                     nodes = flat(siblings[start:stop])
                     line = min(node.lineno for node in nodes if hasattr(node, "lineno"))
-                    places.append((line, nodes, one))
+                    places.append((line, nodes, None, one))
     found: dict[tuple[int, int, int], TreeMatch] = {}
-    for line, nodes, one in places:
-        match = compared(line, nodes, one, builtin_names)
+    for line, nodes, scope, one in places:
+        match = compared(line, nodes, scope, one, builtin_names)
         if match is None:
             continue
         key = (id(one), line, id(nodes[-1]))
@@ -161,7 +170,9 @@ def matches(document: str, trees: Sequence[ItemTree], builtin_names: frozenset[s
     return sorted(found.values(), key=lambda one: (one.part, one.first_line, one.form, one.nodes))
 
 
-def compared(line: int, nodes: Sequence[ast.AST], one: ItemTree, builtin_names: frozenset[str]) -> TreeMatch | None:
+def compared(
+    line: int, nodes: Sequence[ast.AST], scope: Sequence[ast.AST] | None, one: ItemTree, builtin_names: frozenset[str]
+) -> TreeMatch | None:
     longest = max(len(nodes), len(one.nodes))
     small = min(len(nodes), len(one.nodes))
     if small < MIN_ALPHA_NODES or small < FLOOR_TAU * longest - 1e-9:
@@ -169,7 +180,9 @@ def compared(line: int, nodes: Sequence[ast.AST], one: ItemTree, builtin_names: 
     tau = 1 - sequence_distance(types(nodes), types(one.nodes)) / longest
     if tau < FLOOR_TAU - 1e-9:
         return None
-    same = 1 - sequence_distance(alpha(nodes, builtin_names), alpha(one.nodes, builtin_names)) / longest
+    here = alpha(nodes, builtin_names, scope or ())
+    there = alpha(one.nodes, builtin_names, () if scope is None else one.scope)
+    same = 1 - sequence_distance(here, there) / longest
     if small < MIN_NODES and same < FLOOR_TAU - 1e-9:
         return None
     return TreeMatch(one.part, one.form, line, tau, same, len(nodes), len(one.nodes))

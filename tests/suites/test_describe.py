@@ -61,7 +61,7 @@ def test_show_prints_items_parts_and_reasons(own: Suite) -> None:
     text = shown(own)
     assert "own  31 items" in text
     assert own.sha256 in text.replace("\n", "")
-    assert "Untestable at n = 13 and 5: 31 of 61 parts. Items with no testable part: 1" in text
+    assert "Untestable at n = 13 and 4: 31 of 61 parts. Items with no testable part: 1" in text
     assert "short question: 5 words, under 13" not in text, "the first twenty only"
     assert "and 11 more (--all shows them)" in text
     assert "line 32: malformed JSON" in text
