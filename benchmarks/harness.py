@@ -199,7 +199,8 @@ def report(name: str, title: str, body: str, data: Mapping[str, Any], notes: Seq
     """Print the result and write it to results/NAME.json and results/NAME.md; a try-out (--files) goes to the cache."""
     results = cache_dir() / "results" if "--files" in sys.argv else RESULTS
     where = machine_record()
-    command = "python " + " ".join([f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    given = [Path(one).name if os.path.isabs(one) else one for one in sys.argv[1:]]  # another machine has other folders
+    command = "python " + " ".join([f"benchmarks/{Path(sys.argv[0]).name}", *given])
     text = f"# {title}\n\n{body}\n\n" + "".join(f"- {note}\n" for note in notes)
     text += "- Measured with: " + ", ".join(f"{key} {value}" for key, value in where.items()) + f"\n- By: `{command}`\n"
     results.mkdir(exist_ok=True)

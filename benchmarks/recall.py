@@ -1,11 +1,11 @@
 """Recall by disguise, by channel and beside the peers: every item hidden in real files in each of eleven ways.
 
     python benchmarks/recall.py --mbpp PATH/mbpp.jsonl
-    python benchmarks/recall.py --mbpp PATH/mbpp.jsonl --n 13 --n 4      # other n-grams: results/recall-n4.md
+    python benchmarks/recall.py --mbpp PATH/mbpp.jsonl --n 13 --n 5      # other n-grams: results/recall-n5.md
 
 For phi_fast a document counts as found when it is condemned for the very item hidden in it, for a peer when flagged.
 What each channel could find at all is counted apart: by words an item whose words the disguise leaves in a part of 13
-words or more, by syntax one whose solution the disguise leaves as code with a function or body of 12 nodes or more.
+words or more, by syntax one whose solution the disguise leaves as code with a function or body of 13 nodes or more.
 Common n-grams are learnt from the clean files alone. The peers read HumanEval's documents.
 """
 

@@ -60,7 +60,7 @@ Tau = Annotated[
 Alpha = Annotated[
     float | None, option("--alpha", panel=RULE, help="Least match rate of functions but for their names, 0.8 to 1.")
 ]
-Nodes = Annotated[int | None, option("--nodes", panel=RULE, help="Least syntax nodes of functions, 12 or more. [12]")]
+Nodes = Annotated[int | None, option("--nodes", panel=RULE, help="Least syntax nodes of functions, 13 or more. [13]")]
 Distance = Annotated[float | None, option("--distance", panel=RULE, help="Largest distance of embeddings, to 0.8.")]
 EmbeddingModel = Annotated[
     str, option("--embedding-model", panel=RULE, help="minilm, a model's folder, or its name on the hub. [minilm]")

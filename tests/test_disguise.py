@@ -179,7 +179,7 @@ def part_info(item: str, name: str, why_not: str | None = None, nodes: int = 0, 
     return PartInfo(suite, item, name, "", 40, 36, {}, why_not, nodes)
 
 
-FUNCTION = "def f(a, b):\n    for one in a:\n        if one > b:\n            return one\n    return None\n"
+FUNCTION = "def f(a, b):\n    for one in a:\n        if one > b:\n            return one + 1\n    return None\n"
 
 
 def test_what_each_channel_could_find() -> None:

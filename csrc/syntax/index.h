@@ -13,7 +13,7 @@ namespace phi_fast::syntax {
 
 // Node types alone tell functions of at least so many nodes apart; alpha-normalised forms those of kMinAlphaNodes. What is
 // smaller is an idiom, and is not compared at all.
-inline constexpr std::uint32_t kMinNodes = 25, kMinAlphaNodes = 12;
+inline constexpr std::uint32_t kMinNodes = 25, kMinAlphaNodes = 13;
 // A match is recorded from this match rate on: of node types where both trees are large enough, else of alpha forms.
 inline constexpr double kFloorTau = 0.8;
 // Statements at least this large tell where a bare body may stand.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 COVERAGES = tuple(round(0.3 + 0.05 * step, 2) for step in range(15))
 RATES = (0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 1.0)
-NODES = (12, 15, 18, 21, LARGE_NODES)
+NODES = (LEAST_NODES, 15, 18, 21, LARGE_NODES)
 DISTANCES = tuple(round(0.1 * step, 1) for step in range(1, 9))
 THRESHOLDS = ("coverage", "tau", "alpha", "nodes", "distance")
 _GRID = {"ngram": (COVERAGES,), "syntax": (RATES, RATES, NODES), "embedding": (DISTANCES,)}

@@ -160,7 +160,7 @@ def remarks(record: Mapping[str, Any], name: str = "chosen") -> list[str]:
 TESTABLE = (
     "Testable by words: a part of the item whose words the disguise leaves is long enough to tell a leak from an "
     "idiom. By syntax: the disguise leaves the solution as code, and both the item's and what is hidden have a "
-    "function or body of 12 syntax nodes or more. Together: by any channel scanned."
+    "function or body of 13 syntax nodes or more. Together: by any channel scanned."
 )
 
 

@@ -22,7 +22,7 @@ FLOOR_DISTANCE = 0.8
 # Node types alone, or nearly the same alpha-normalised form, tell functions of so many nodes apart; smaller ones must
 # be the same but for their names (engines/trees.py).
 LARGE_NODES = 25
-LEAST_NODES = 12
+LEAST_NODES = 13
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Policy:
     alpha
         Least match rate of alpha-normalised forms, 0.8 to 1; None: they do not condemn.
     nodes
-        Least syntax nodes of both functions, 12 or more.
+        Least syntax nodes of both functions, 13 or more.
     distance
         Largest L2 distance of embeddings, up to 0.8; None: embeddings do not condemn.
     both

@@ -61,7 +61,7 @@ def why_not(part: PartInfo, summary: Summary) -> tuple[str, ...]:
     words = part.why_not or "" if "ngram" in channels else "channel off"
     if "syntax" not in channels:
         return (words,)
-    return words, "under 12 syntax nodes, or no Python" if part.part == "solution" else "only solutions are compared"
+    return words, "under 13 syntax nodes, or no Python" if part.part == "solution" else "only solutions are compared"
 
 
 def why_columns(summary: Summary) -> tuple[str, ...]:

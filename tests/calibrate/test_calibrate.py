@@ -109,7 +109,7 @@ def policies() -> list[Policy]:
                 coverage=rng.choice([None, 0.2, 0.35, 0.5, 0.7, 1.0]),
                 tau=rng.choice([0.8, 0.9, 1.0]),
                 alpha=rng.choice([None, 0.8, 0.9, 1.0]),
-                nodes=rng.choice([12, 15, 20, 25]),
+                nodes=rng.choice([13, 15, 20, 25]),
                 distance=rng.choice([None, 0.3, 0.5]),
             )
         )

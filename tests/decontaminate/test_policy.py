@@ -192,7 +192,7 @@ def test_said_in_words() -> None:
         assert words in said
     assert "holds, in one place, at least 70% of the words of an item's question, solution or tests." in str(Policy())
     assert "of 25 syntax nodes or more, matches a solution's to 95% by node types or to 85%" in str(Policy())
-    assert "smaller functions, of 12 nodes or more, must be the same but for their names" in str(Policy())
+    assert "smaller functions, of 13 nodes or more, must be the same but for their names" in str(Policy())
     assert "syntax nodes" not in said
     similar = str(make_policy("phi1-similar")[1])
     assert similar.startswith("A document is dropped when one of its functions")
@@ -211,7 +211,7 @@ def test_said_in_words() -> None:
         ({"coverage": None, "tau": None, "alpha": None}, "neither a coverage nor a run"),
         ({"tau": 0.79}, "tau 0.79: evidence holds match rates from 0.8"),
         ({"alpha": 1.01}, "alpha 1.01"),
-        ({"nodes": 11}, "nodes 11: evidence holds functions of 12 nodes"),
+        ({"nodes": 12}, "nodes 12: evidence holds functions of 13 nodes"),
         ({"distance": 0.9}, "evidence holds distances up to 0.8"),
         ({"both": True}, "both: needs a distance"),
         ({"both": True, "distance": 0.3, "tau": None, "alpha": None}, "both: needs a distance and a tau or alpha"),

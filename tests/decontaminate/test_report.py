@@ -263,7 +263,7 @@ def test_a_run_without_matches_says_what_was_looked_for(tmp_path: Path) -> None:
     assert (
         "- own question (words: few words, under 13; syntax: only solutions are compared), 1: own/short\n" in markdown
     )
-    assert "- own solution (words: few words, under 13; syntax: under 12 syntax nodes, or no Python), 1:" in markdown
+    assert "- own solution (words: few words, under 13; syntax: under 13 syntax nodes, or no Python), 1:" in markdown
     assert 'id="list"' not in html
 
 

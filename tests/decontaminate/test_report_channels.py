@@ -157,7 +157,7 @@ def test_a_run_of_several_channels_has_a_histogram_a_filter_and_columns_of_each(
     assert [head for head in heads if head.startswith("Not by")] == ["Not by words", "Not by syntax"]
     (table,) = re.findall(r"<summary>Parts that cannot be tested.*?</details>", page, re.S)
     assert "own/short" in table and "under 13" in table and "only solutions are compared" in table
-    assert "under 12 syntax nodes, or no Python" in table
+    assert "under 13 syntax nodes, or no Python" in table
 
 
 # ---- what is seen ----------------------------------------------------------------------------------------------------

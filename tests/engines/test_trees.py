@@ -128,7 +128,7 @@ def test_real_source_gives_the_twins_matches() -> None:
     functions = []
     for text in files[:30]:
         for one in oracle.outermost(ast.parse(text)):
-            if not 12 <= len(oracle.flat([one])) <= 150:
+            if not 13 <= len(oracle.flat([one])) <= 150:
                 continue
             kept = oracle.body(one)
             if len(kept) > 2 and chance.random() < 0.5:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tests.oracles.syntax import children, sequence_distance
 
-MIN_NODES, MIN_ALPHA_NODES, FLOOR_TAU, MIN_ANCHOR_NODES = 25, 12, 0.8, 6
+MIN_NODES, MIN_ALPHA_NODES, FLOOR_TAU, MIN_ANCHOR_NODES = 25, 13, 0.8, 6
 BLOCKS = (
     ast.Module, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.For, ast.AsyncFor, ast.While, ast.If, ast.With,
     ast.AsyncWith, ast.Try, ast.TryStar, ast.ExceptHandler, ast.match_case,
@@ -55,7 +55,8 @@ def alpha(nodes: Sequence[ast.AST], builtin_names: frozenset[str], scope: Sequen
                 form.append((kind, text, other))
                 continue
             case ast.Constant(value=value):
-                form.append((kind, value.decode("latin1") if isinstance(value, bytes) else value))
+                text = value.decode("latin1") if isinstance(value, bytes) else value
+                form.append((kind, type(text).__name__, text))  # True is not 1
                 continue
             case _:
                 form.append(kind)
