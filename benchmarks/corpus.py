@@ -65,7 +65,7 @@ def python_files(roots: list[str]) -> list[tuple[str, str]]:
     # Reverse order: of several Pythons' copies of a library file the newest version's stands.
     for path in sorted(set(paths), key=_version_key, reverse=True):
         if not os.path.realpath(path).startswith(own):
-            names.setdefault(_LIBRARY.sub("", path), path)
+            names.setdefault(_LIBRARY.sub("", path).lstrip("/"), path)
     seen: set[bytes] = set()
     found: list[tuple[str, str]] = []
     for name, path in sorted(names.items()):
