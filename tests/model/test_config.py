@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -150,3 +152,16 @@ def test_without_torch_the_model_says_what_to_install() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "pip install 'phi-fast[train]'" in done.stderr
+
+
+def test_the_pages_table_is_right() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "model.md").read_text()
+    for name in ("phi_1", "phi_1_small", "tiny"):
+        config = getattr(PhiConfig, name)()
+        (row,) = re.findall(rf"^\| `{name}` \|(.*)\|$", page, re.MULTILINE)
+        sizes, parameters, flops = (cell.strip() for cell in row.replace("\N{MULTIPLICATION SIGN}", "x").split("|"))
+        assert sizes == f"{config.layers}, {config.hidden}, {config.mlp}, {config.heads} x {config.head_dim}"
+        assert int(parameters.replace(",", "")) == config.parameters
+        for stated, causal in zip(flops.split(" / "), (True, False), strict=True):
+            decimals = len(stated.partition(".")[2])
+            assert stated == f"{config.flops_per_token(causal=causal) / 1e9:.{decimals}f}"
