@@ -1,4 +1,4 @@
-"""What every kernel file shares: which implementation runs, checks of arguments, launch settings, dropout's random numbers.
+"""What every kernel file shares: choice of implementation, checks, launch settings, dropout's random numbers.
 
 The file loads without Triton (then only the references run), and without a GPU.
 """
@@ -21,6 +21,32 @@ try:
 except ImportError:  # a machine without Triton: the references run, kernels stay undecorated and are never launched
     triton = None
     tl = None
+
+__all__ = [
+    "FLOATS",
+    "HALVES_AND_FLOAT",
+    "Case",
+    "Table",
+    "arch_of",
+    "check",
+    "check_cu_seqlens",
+    "check_cu_seqlens_values",
+    "check_seed",
+    "check_tensor",
+    "check_values",
+    "config_for",
+    "dispatch",
+    "dropout_threshold",
+    "interpreted",
+    "jit",
+    "keeps",
+    "kept",
+    "new_seed",
+    "on_device",
+    "philox",
+    "tl",
+    "triton",
+]
 
 HALVES_AND_FLOAT = (torch.float16, torch.bfloat16, torch.float32)
 FLOATS = (*HALVES_AND_FLOAT, torch.float64)  # float64 runs on the references alone
@@ -126,8 +152,8 @@ def check_tensor(
 def check_values(good: Tensor, name: str, expected: str) -> None:
     """Check what only a tensor's values can tell; call it inside an op's body, before the launch.
 
-    On the CPU a bad value is an `InputError` at once. On a GPU nothing waits for the answer: a device-side assertion with
-    the same message is put on the stream in front of the kernels, and ends the program at its next synchronisation.
+    On the CPU a bad value is an `InputError` at once. On a GPU nothing waits for the answer: a device-side assertion
+    with the same message is put on the stream in front of the kernels, and ends the program when it next synchronises.
 
     Parameters
     ----------
@@ -165,10 +191,10 @@ Table = Mapping[int, Sequence[tuple[int, Mapping[str, int]]]]
 
 
 def config_for(table: Table, arch: int, size: int) -> dict[str, int]:
-    """Look launch settings up: those of the newest architecture not newer than `arch`, the first row that holds `size`.
+    """Look launch settings up: newest architecture not newer than `arch`, first row that holds `size`.
 
-    A table is ``{80: [(largest size, {"BLOCK": 1024, "num_warps": 4, "num_stages": 2}), …], 90: […]}``; sizes rise, and what
-    exceeds the last row takes the last row. Older architectures than the table's first take its first.
+    A table is ``{80: [(largest size, {"BLOCK": 1024, "num_warps": 4, "num_stages": 2}), …], 90: […]}``; sizes rise,
+    and what exceeds the last row takes the last row. Older architectures than the table's first take its first.
     """
     known = [one for one in table if one <= arch]
     rows = table[max(known) if known else min(table)]
@@ -178,9 +204,9 @@ def config_for(table: Table, arch: int, size: int) -> dict[str, int]:
 class Case(NamedTuple):
     """One kernel with the settings it is launched with: what a table of compiled kernels lists.
 
-    `types` maps the run-time arguments in order to Triton's names (``"*fp16"``, ``"*fp32"``, ``"i32"``, ``"fp32"``);
-    `constants` holds the constexpr ones. A kernel file gives ``compile_cases(arch) -> list[Case]``. Pointers are taken to be
-    16-byte aligned, as PyTorch's are; `multiples` names integers that are multiples of 16, which a launch specialises on.
+    `types` maps the run-time arguments to Triton's names (``"*fp16"``, ``"*fp32"``, ``"i32"``, ``"fp32"``); `constants`
+    holds the constexpr ones. A kernel file gives ``compile_cases(arch) -> list[Case]``. Pointers are taken to be
+    aligned to 16 bytes, as PyTorch's are; `multiples` names integers divisible by 16, which a launch specialises on.
     """
 
     name: str
@@ -193,8 +219,8 @@ class Case(NamedTuple):
 
 
 # Dropout. A mask is a pure function of (seed, position), so the backward makes it again instead of reading it back:
-# Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011), the counter that tl.philox computes.
-# An element is dropped when the upper 24 bits of its number lie below p * 2**24: integers, so both sides agree exactly.
+# Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011), which tl.philox computes too. An
+# element is dropped when the upper 24 bits of its number lie below p * 2**24: integers, so both sides agree exactly.
 
 
 def dropout_threshold(p: float) -> int:
@@ -249,7 +275,7 @@ def philox(seed: Tensor, *counters: Tensor | int) -> tuple[Tensor, Tensor, Tenso
     """
     given = [torch.as_tensor(one, dtype=torch.int64, device=seed.device) & _M32 for one in counters]
     given += [torch.zeros((), dtype=torch.int64, device=seed.device)] * (4 - len(given))
-    c0, c1, c2, c3 = torch.broadcast_tensors(*given)
+    c0, c1, c2, c3 = torch.broadcast_tensors(*given)  # type: ignore[no-untyped-call]
     k0, k1 = seed & _M32, (seed >> 32) & _M32
     for _ in range(10):
         high0, low0 = _product(c0, 0xD2511F53)

@@ -23,7 +23,7 @@ from typing import Any
 from phi_fast.kernels._common import Case, triton
 
 ARCHS = (80, 90, 100)
-MODULES = ("layer_norm", "residual", "rotary", "mlp", "cross_entropy", "attention")
+MODULES = ("_reduce", "layer_norm", "residual", "rotary", "mlp", "cross_entropy", "attention")
 RESULTS = Path(__file__).parents[1] / "results"
 _DOTS = {80: r"mma\.sync", 90: r"wgmma", 100: r"tcgen05\.mma"}
 
@@ -34,8 +34,8 @@ def compiled(case: Case, arch: int) -> dict[str, Any]:
     Returns
     -------
     dict
-        kernel, arch, warps, stages, registers (a thread), spills (bytes of stack and local memory a thread), shared (bytes a
-        block), dot (whether its source multiplies matrices) and tensor_cores (the instruction its PTX holds, or "").
+        kernel, arch, warps, stages, registers (a thread), spills (bytes of stack and local memory a thread), shared
+        (bytes a block), dot (whether it multiplies matrices) and tensor_cores (the instruction its PTX holds, or "").
     """
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -100,9 +100,9 @@ def page(rows: list[dict[str, Any]]) -> str:
     lines = [
         "# The kernels, compiled",
         "",
-        "Registers a thread / bytes spilled a thread / shared memory a block, as ptxas gives them for each architecture; the",
-        "instruction is the one that multiplies matrices. Compiled without a GPU: this says that nothing spills and which",
-        "units are used, not how fast anything is.",
+        "Registers a thread / bytes spilled a thread / shared memory a block, as ptxas gives them; the instruction is",
+        "the one that multiplies matrices. Compiled without a GPU: this says that nothing spills and which units are",
+        "used, not how fast anything is.",
         "",
         "| kernel | warps, stages | " + " | ".join(f"sm_{arch}" for arch in ARCHS) + " |",
         "| --- |" + " ---: |" * (len(ARCHS) + 1),

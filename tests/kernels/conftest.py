@@ -1,4 +1,4 @@
-"""The kernels' tests run on the CPU, in Triton's interpreter, which must be asked for before Triton is first imported."""
+"""Kernels are tested on the CPU, in Triton's interpreter, which must be asked for before Triton is imported."""
 
 from __future__ import annotations
 
