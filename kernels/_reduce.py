@@ -37,7 +37,7 @@ def column_sum(partial: Tensor, dtype: torch.dtype) -> Tensor:
 
 def slices(rows: int, block: int, device: torch.device, programs_a_slice: int = 1) -> int:
     """Give the number of slices to cut rows into: four programs a multiprocessor, no slice empty."""
-    processors = torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 4
+    processors = torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 5
     return max(1, min(-(-rows // block), 4 * processors // programs_a_slice))
 
 

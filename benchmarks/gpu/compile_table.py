@@ -3,7 +3,8 @@
     python benchmarks/gpu/compile_table.py            # writes results/kernels_compiled.md and .json
     python benchmarks/gpu/compile_table.py --json -   # prints the records, writes nothing
 
-It must not run under TRITON_INTERPRET=1, which leaves nothing to compile: tests call it as a child process.
+It needs triton 3.3, and must not run under TRITON_INTERPRET=1, which leaves nothing to compile: tests call it as a
+child process.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from phi_fast.kernels._common import Case, triton
+from packaging.version import Version
+
+from phi_fast.kernels._common import Case, interpreted, triton
 
 ARCHS = (80, 90, 100)
 MODULES = ("_reduce", "layer_norm", "residual", "rotary", "mlp", "cross_entropy", "attention")
@@ -136,6 +139,10 @@ def main() -> None:
     parser.add_argument("--modules", nargs="+", default=list(MODULES), help="kernel files, without .py")
     parser.add_argument("--archs", nargs="+", type=int, default=list(ARCHS), choices=ARCHS)
     chosen = parser.parse_args()
+    if triton is None or Version(triton.__version__) < Version("3.3"):
+        raise SystemExit(f"triton 3.3 or newer is needed; found {triton and triton.__version__}")
+    if interpreted():
+        raise SystemExit("TRITON_INTERPRET=1 leaves nothing to compile: unset it")
     rows = records(tuple(chosen.modules), tuple(chosen.archs))
     if chosen.json:
         json.dump(rows, sys.stdout, indent=1)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from phi_fast.errors import InputError
 from phi_fast.kernels import _common as common
 from phi_fast.kernels._common import keeps, tl
+from phi_fast.kernels._reduce import column_sum, slices
 
 
 def test_dispatch_chooses_by_device_and_by_order(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,3 +167,19 @@ def test_seeds_follow_pytorch_s_generator() -> None:
     common.check_seed(one, like=one)
     with pytest.raises(InputError, match=r"seed: expected shape \(2\), got \(1\)"):
         common.check_seed(one[:1], like=one)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (16, 64), (17, 65), (50, 3)])
+def test_partial_sums_add_up(rows: int, columns: int) -> None:
+    pytest.importorskip("triton", reason="Triton is not installed here")
+    partial = torch.randn(rows, columns, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(column_sum(partial, torch.float32), partial.sum(0))
+    assert column_sum(partial, torch.float16).dtype == torch.float16
+
+
+def test_slices_are_never_empty_and_never_none() -> None:
+    cpu = torch.device("cpu")
+    assert slices(1, 8, cpu) == 1
+    assert slices(9, 8, cpu) == 2
+    assert slices(10_000, 8, cpu) == 20
+    assert slices(10_000, 8, cpu, programs_a_slice=100) == 1

@@ -117,19 +117,19 @@ def test_many_items_do_not_underflow_and_sums_do_not_overflow_in_halves(
     if forced == "triton":
         pytest.importorskip("triton", reason="Triton is not installed here")
     monkeypatch.setenv("PHI_FAST_KERNELS", forced)
-    hidden = torch.full((400, 2), 200.0, dtype=torch.float16, requires_grad=True)
+    hidden = torch.full((800, 2), 200.0, dtype=torch.float16)
     weight = torch.zeros(3, 2, dtype=torch.float16, requires_grad=True)
-    labels = torch.zeros(400, dtype=torch.int64)
-    loss = linear_cross_entropy(hidden, weight, None, labels, num_items=2**15)
-    slope = torch.autograd.grad(loss * 2.0, weight)[0]  # the sum, 400 * 200 * (1/3 - 1), is beyond fp16
-    torch.testing.assert_close(
-        slope[0].double(), torch.tensor([-400 * 200 * 2 / 3 / 2**14] * 2).double(), rtol=2e-3, atol=0
-    )
-    tiny = torch.ones(1, 4, dtype=torch.float16, requires_grad=True)
-    head = (torch.eye(4) * 1e-2).half()
-    loss = linear_cross_entropy(tiny, head, None, torch.tensor([1]), num_items=2**24)
-    slope = torch.autograd.grad(loss * 2**24, tiny)[0]
-    torch.testing.assert_close(slope, torch.tensor([[0.0025, -0.0075, 0.0025, 0.0025]]).half(), rtol=5e-3, atol=0)
+    loss = linear_cross_entropy(hidden, weight, None, torch.zeros(800, dtype=torch.int64), num_items=2**15)
+    slope = torch.autograd.grad(loss, weight)[0]  # the sum, 800 * 200 * (1/3 - 1), is beyond fp16
+    expected = torch.full((2,), -800 * 200 * 2 / 3 / 2**15, dtype=torch.float64)
+    torch.testing.assert_close(slope[0].double(), expected, rtol=2e-3, atol=0)
+
+    tiny = torch.zeros(1, 4, dtype=torch.float16, requires_grad=True)
+    head = (torch.eye(4) * 1000).half()
+    items = 3 * 2**20  # one part of so many is 5.3 times the smallest fp16 number
+    slope = torch.autograd.grad(linear_cross_entropy(tiny, head, None, torch.tensor([1]), num_items=items), tiny)[0]
+    expected = torch.tensor([[250.0, -750.0, 250.0, 250.0]]).double() / items
+    torch.testing.assert_close(slope.double(), expected, rtol=2e-3, atol=0)
 
 
 @pytest.mark.parametrize("forced", ["reference", "triton"])
