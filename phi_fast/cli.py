@@ -35,7 +35,6 @@ suites_app = typer.Typer(help="Benchmarks: which are known, and what is in them.
 index_app = typer.Typer(help="N-gram indexes as files.", no_args_is_help=True, rich_markup_mode="rich")
 app.add_typer(suites_app, name="suites")
 app.add_typer(index_app, name="index")
-app.command("calibrate")(calibrate)
 
 
 def main() -> None:
@@ -239,6 +238,7 @@ def report(run_folder: opt.RunFolder) -> None:
 
 
 app.command()(similar)
+app.command()(calibrate)
 
 
 @suites_app.callback(invoke_without_command=True)

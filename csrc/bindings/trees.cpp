@@ -1,6 +1,7 @@
 // TreeIndex: built once from items' solutions, then looks on while documents are scanned for n-grams.
 #include "bindings/trees.h"
 
+#include <algorithm>
 #include <memory>
 #include <string>
 
@@ -11,6 +12,33 @@ using syntax::characters;
 using syntax::TreeMatch;
 
 constexpr std::size_t kMaxItem = 1 << 30;
+
+// Bytes of a document to characters, for all its matches in one pass: a document may hold as many as it has lines.
+class CharacterPlaces {
+public:
+    void count(std::string_view text, const std::vector<TreeMatch>& matches) {
+        bytes_.clear();
+        for (const TreeMatch& m : matches) {
+            bytes_.push_back(m.doc_start);
+            bytes_.push_back(m.doc_stop);
+        }
+        std::sort(bytes_.begin(), bytes_.end());
+        bytes_.erase(std::unique(bytes_.begin(), bytes_.end()), bytes_.end());
+        characters_.clear();
+        std::uint32_t at = 0, before = 0;
+        for (const std::uint32_t byte : bytes_) {
+            before += characters(text.substr(at, byte - at), byte - at);
+            at = byte;
+            characters_.push_back(before);
+        }
+    }
+    std::uint32_t of(std::uint32_t byte) const {
+        return characters_[static_cast<std::size_t>(std::lower_bound(bytes_.begin(), bytes_.end(), byte) - bytes_.begin())];
+    }
+
+private:
+    std::vector<std::uint32_t> bytes_, characters_;
+};
 
 // The index, and of each item the nodes of its largest tree (0: none to compare).
 py::tuple build(const py::sequence& questions, const py::sequence& solutions,
@@ -33,17 +61,23 @@ py::tuple build(const py::sequence& questions, const py::sequence& solutions,
 
 Onlooker tree_onlooker(const TreeIndex* trees, std::vector<TreeRow>& out) {
     if (!trees || trees->trees().empty()) return {};
-    auto scanner = std::make_shared<syntax::TreeScanner>(*trees);
-    auto found = std::make_shared<std::vector<TreeMatch>>();
-    return [scanner, found, &out](std::string_view text, std::uint32_t doc) {
-        found->clear();
-        scanner->scan(text, doc, *found);
-        for (const TreeMatch& m : *found) {
-            out.push_back({doc, m.part, characters(text, m.doc_start), characters(text, m.doc_stop), m.item_start, m.item_stop, m.nodes,
+    struct Scratch {
+        syntax::TreeScanner scanner;
+        std::vector<TreeMatch> found;
+        CharacterPlaces places;
+    };
+    auto s = std::make_shared<Scratch>(Scratch{syntax::TreeScanner(*trees), {}, {}});
+    return [s, &out](std::string_view text, std::uint32_t doc) {
+        s->found.clear();
+        s->scanner.scan(text, doc, s->found);
+        if (s->found.empty()) return false;
+        s->places.count(text, s->found);
+        for (const TreeMatch& m : s->found) {
+            out.push_back({doc, m.part, s->places.of(m.doc_start), s->places.of(m.doc_stop), m.item_start, m.item_stop, m.nodes,
                            m.item_nodes, static_cast<float>(m.tau()), static_cast<float>(m.alpha()),
                            static_cast<std::uint8_t>(m.form), static_cast<std::uint8_t>(m.whole)});
         }
-        return !found->empty();
+        return true;
     };
 }
 

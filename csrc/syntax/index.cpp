@@ -9,6 +9,7 @@ namespace {
 
 // Memory of a document's scratch that is kept for the next one: what a file of some megabytes needs.
 constexpr std::size_t kKeptNodes = 1 << 20;
+constexpr std::uint32_t kLineReach = 1000;
 
 bool is_statement(std::uint8_t type) {
     const auto t = static_cast<Type>(type);
@@ -235,7 +236,8 @@ void TreeScanner::lay_body(bool in_function, const std::vector<std::uint32_t>& s
     if (there.start < there.stop) consider(item, item.bare_pattern, there, d);
 }
 
-// The lines that statements stand on: from where the first of their names and literals begins its line to the end of the last's.
+// The lines that statements stand on: from where the first of their names and literals begins its line to the end of the last's,
+// as far as these are within kLineReach: a minified file is one line, and must not be gone through for every match.
 TreeScanner::Place TreeScanner::place_of(std::uint32_t first, std::uint32_t stop) const {
     std::uint32_t begin = UINT32_MAX, end = 0;
     for (std::uint32_t i = first; i < stop; ++i) {
@@ -245,11 +247,17 @@ TreeScanner::Place TreeScanner::place_of(std::uint32_t first, std::uint32_t stop
         end = std::max(end, node.stop);
     }
     if (begin >= end) return {first, first, stop - first, 0, 0, true};
-    const std::size_t line = source_.find_last_of("\r\n", begin);
-    const std::size_t text = source_.find_first_not_of(" \t\f", line == std::string_view::npos ? 0 : line + 1);
-    const std::size_t after = source_.find_first_of("\r\n", end);
-    return {first, first, stop - first, static_cast<std::uint32_t>(std::min<std::size_t>(text, begin)),
-            static_cast<std::uint32_t>(after == std::string_view::npos ? source_.size() : after), true};
+    const std::uint32_t reach = begin > kLineReach ? begin - kLineReach : 0;
+    const std::string_view ahead = source_.substr(reach, begin - reach), behind = source_.substr(end, kLineReach);
+    const std::size_t line = ahead.find_last_of("\r\n");
+    if (line != std::string_view::npos || reach == 0) {
+        const std::size_t text = ahead.find_first_not_of(" \t\f", line == std::string_view::npos ? 0 : line + 1);
+        if (text != std::string_view::npos) begin = reach + static_cast<std::uint32_t>(text);
+    }
+    const std::size_t after = behind.find_first_of("\r\n");
+    if (after != std::string_view::npos || behind.size() < kLineReach)
+        end += static_cast<std::uint32_t>(after == std::string_view::npos ? behind.size() : after);
+    return {first, first, stop - first, begin, end, true};
 }
 
 }  // namespace phi_fast::syntax

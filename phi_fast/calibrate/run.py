@@ -190,11 +190,8 @@ def command(trial: Mapping[str, Any], policy: Any) -> str:
     words += ["--channels", ",".join(policy.channels)]
     for name in THRESHOLDS:
         value = getattr(policy, name)
-        words += (
-            []
-            if value is None or (name == "nodes" and "syntax" not in policy.channels)
-            else [f"--{name}", f"{value:g}"]
-        )
+        if value is not None and (name != "nodes" or "syntax" in policy.channels):
+            words += [f"--{name}", f"{value:g}"]
     return shlex.join([*words, "--output", "RUN"])
 
 

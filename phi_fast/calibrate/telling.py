@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from phi_fast.calibrate.plant import CLEAN
 from phi_fast.calibrate.search import THRESHOLDS, evaluate, interval
-from phi_fast.decontaminate.policy import Policy
+from phi_fast.decontaminate.policy import LEAST_NODES, Policy
 from phi_fast.decontaminate.record import EVIDENCE, Run
 from phi_fast.decontaminate.wording import counted, printable
 from phi_fast.disguise import DISGUISES
@@ -160,7 +160,7 @@ def remarks(record: Mapping[str, Any], name: str = "chosen") -> list[str]:
 TESTABLE = (
     "Testable by words: a part of the item whose words the disguise leaves is long enough to tell a leak from an "
     "idiom. By syntax: the disguise leaves the solution as code, and both the item's and what is hidden have a "
-    "function or body of 13 syntax nodes or more. Together: by any channel scanned."
+    f"function or body of {LEAST_NODES} syntax nodes or more. Together: by any channel scanned."
 )
 
 

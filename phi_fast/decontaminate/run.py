@@ -124,8 +124,8 @@ def decontaminate(
     """
     index_n, policy = make_policy(
         preset, n=n, mode=mode, coverage=coverage, run=run, words=words, tau=tau, alpha=alpha, nodes=nodes,
-        distance=distance,
-        both=both, parts=parts, weights=weights, allow=allow, window=window, min_piece=min_piece, max_pieces=max_pieces,
+        distance=distance, both=both, parts=parts, weights=weights, allow=allow, window=window, min_piece=min_piece,
+        max_pieces=max_pieces,
     )  # fmt: skip
     folder = Path(output).expanduser()
     plan = make_plan(

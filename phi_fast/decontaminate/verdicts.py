@@ -49,7 +49,7 @@ class Match(NamedTuple):
     def strength(self) -> tuple[float, int]:
         """How telling it is, beside other matches of the document."""
         alike = self.coverage if self.coverage is not None else self.alpha
-        return (alike if alike is not None else 1 - (self.distance or 0.0) / 2, self.run or 0)
+        return (alike if alike is not None else 1 - (self.distance or 0.0) ** 2 / 2, self.run or 0)
 
     def said(self) -> str:
         """Say in words how alike document and item are."""

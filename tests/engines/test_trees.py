@@ -188,6 +188,25 @@ def test_names_like_builtins_are_names_where_they_are_ones_own() -> None:
     assert all(one["alpha"] < 1 for one in used if one["form"] == "function")
 
 
+def test_each_of_many_copies_has_its_own_span() -> None:
+    """A document may hold as many matches as functions: 20,000 here, with characters of several bytes between."""
+    copy = str(disguise(HUMANEVAL.items[0], "renamed, no docstring")).partition("\n\n")[2]
+    text = f"# ü漢😀\n{copy}\n\n" * 10_000
+    (matches,) = scan([text])
+    starts = sorted(one["doc_start"] for one in matches if one["form"] == "function" and one["alpha"] == 1)
+    assert starts == [at for at in range(len(text)) if text.startswith("def ", at)]
+    assert {text[one["doc_start"] : one["doc_end"]] for one in matches if one["alpha"] == 1} == {copy.rstrip()}
+
+
+def test_a_body_in_a_file_of_one_line() -> None:
+    line = "; ".join(["a = b + c", "d = abs(a - b) * 2 + a", "e = [d for d in range(a) if d % 2]"])
+    index = NgramIndex.build([suite(line.replace("; ", "\n"))])
+    trees = TreeIndex.build(index.parts)
+    text = "; ".join([*["x = 1"] * 2_000, line, *["y = 2"] * 2_000])
+    (matches,) = scan([text], index, trees)
+    assert [text[one["doc_start"] : one["doc_end"]] for one in matches if one["alpha"] == 1] == [line[:-1]]
+
+
 def test_broken_documents_still_show_their_whole_functions() -> None:
     leak = str(disguise(HUMANEVAL.items[0], "renamed, no docstring"))
     broken = [
