@@ -217,8 +217,8 @@ def _show(console: Console, result: DemoResult) -> None:
     timing = result.run.record["timing"]
     console.print(
         f"\n[bold]Speed[/]: the scan by words alone {result.scan_speed:,.0f} MB/s on one core ({timing['simd']}, from "
-        f"memory); the whole command {result.command_seconds:.1f} s on {timing['threads']} core(s), with learning, clean "
-        f"corpus and report; this demo {result.seconds:.1f} s",
+        f"memory); the whole command {result.command_seconds:.1f} s on {timing['threads']} core(s), with learning, "
+        f"clean corpus and report; this demo {result.seconds:.1f} s",
         highlight=False,
     )
     report = escape(str(result.run.path / "report.html"))
