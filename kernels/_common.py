@@ -205,8 +205,8 @@ class Case(NamedTuple):
     """One kernel with the settings it is launched with: what a table of compiled kernels lists.
 
     `types` maps the run-time arguments to Triton's names (``"*fp16"``, ``"*fp32"``, ``"i32"``, ``"fp32"``); `constants`
-    holds the constexpr ones. A kernel file gives ``compile_cases(arch) -> list[Case]``. Pointers are taken to be 16-byte
-    aligned, as PyTorch's are; `multiples` names integers that are multiples of 16, which a launch specialises on.
+    holds the constexpr ones. A kernel file gives ``compile_cases(arch) -> list[Case]``. Pointers are taken to be
+    aligned to 16 bytes, as PyTorch's are; `multiples` names integers divisible by 16, which a launch specialises on.
     """
 
     name: str

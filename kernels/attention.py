@@ -49,9 +49,9 @@ def attention(
     ----------
     q, k, v
         (tokens, heads, head_dim), or (batch, length, heads, head_dim). All three of one shape, dtype and device;
-        float16, bfloat16 or float32 (float64 on the reference alone); head_dim a multiple of 16 from 16 to 128; stride 1 in
-        the last dimension, else any, so that views of one fused projection need no copy. At least one token; a document
-        of one token gives its value.
+        float16, bfloat16 or float32 (float64 on the reference alone); head_dim a multiple of 16 from 16 to 128; stride
+        1 in the last dimension, else any, so that views of one fused projection need no copy. At least one token; a
+        document of one token gives its value.
     cu_seqlens
         int32 (documents + 1,), on the same device: boundaries of the documents among the tokens (of a batch: among the
         tokens of all its rows in order), 0 first, the number of tokens last, rising. Without it every row of a batch
@@ -61,15 +61,15 @@ def attention(
     scale
         Of the scores; ``1 / sqrt(head_dim)`` by default.
     rotary_dim
-        How many of the first dimensions of each head are turned, NeoX's way (dimension i with i + rotary_dim / 2); even.
-        0 turns none. Positions count from each document's start.
+        How many of the first dimensions of each head are turned, NeoX's way (dimension i with i + rotary_dim / 2);
+        even; 0 turns none. Positions count from each document's start.
     rotary_base
         Of the rotary frequencies.
     dropout
         Share of probabilities dropped, in [0, 1), in steps of 1 / 65536; the others are scaled so that the mean stays.
     seed
-        int64 (2,), (key, offset) as ``_common.new_seed`` gives it; the same seed gives the same mask. By default drawn from
-        PyTorch's generator where dropout is not 0.
+        int64 (2,), (key, offset) as ``_common.new_seed`` gives it; the same seed gives the same mask. By default drawn
+        from PyTorch's generator where dropout is not 0.
 
     Returns
     -------
@@ -82,7 +82,9 @@ def attention(
         An argument is not as described; nothing was launched. On a GPU the values in `cu_seqlens` are checked by an
         assertion on the stream instead, in front of the kernels, so that nothing waits.
     """
-    rows, bounds, scale, threshold = _checked(q, k, v, cu_seqlens, bounds, scale, rotary_dim, rotary_base, dropout, seed)
+    rows, bounds, scale, threshold = _checked(
+        q, k, v, cu_seqlens, bounds, scale, rotary_dim, rotary_base, dropout, seed
+    )
     shape = q.shape
     q, k, v = (one.reshape(rows, *shape[-2:]) for one in (q, k, v))
     if rotary_dim:
@@ -108,11 +110,14 @@ def reference(
     dropout: float = 0.0,
     seed: Tensor | None = None,
 ) -> Tensor:
-    """Define `attention` in plain PyTorch: a masked softmax for each document. Same arguments, same mask for a same seed.
+    """Define `attention` in plain PyTorch: a masked softmax for each document.
 
-    Products are taken in the inputs' dtype and the softmax in at least float32.
+    The arguments are the same, and the same seed gives the same mask. Products are taken in the inputs' dtype, the
+    softmax in at least float32.
     """
-    rows, bounds, scale, threshold = _checked(q, k, v, cu_seqlens, bounds, scale, rotary_dim, rotary_base, dropout, seed)
+    rows, bounds, scale, threshold = _checked(
+        q, k, v, cu_seqlens, bounds, scale, rotary_dim, rotary_base, dropout, seed
+    )
     shape = q.shape
     q, k, v = (one.reshape(rows, *shape[-2:]) for one in (q, k, v))
     if rotary_dim:
@@ -211,10 +216,16 @@ def _checked(
     check(total > 0, "q", "at least one token", tuple(q.shape))
     check(heads > 0, "q", "at least one head", tuple(q.shape))
     check(
-        head_dim % 16 == 0 and 16 <= head_dim <= 128, "q", "a head_dim that is a multiple of 16 from 16 to 128", head_dim
+        head_dim % 16 == 0 and 16 <= head_dim <= 128,
+        "q",
+        "a head_dim that is a multiple of 16 from 16 to 128",
+        head_dim,
     )
     check(
-        0 <= rotary_dim <= head_dim and rotary_dim % 2 == 0, "rotary_dim", f"an even number from 0 to {head_dim}", rotary_dim
+        0 <= rotary_dim <= head_dim and rotary_dim % 2 == 0,
+        "rotary_dim",
+        f"an even number from 0 to {head_dim}",
+        rotary_dim,
     )
     check(rotary_base > 0 and math.isfinite(rotary_base), "rotary_base", "a positive number", rotary_base)
     scale = head_dim**-0.5 if scale is None else float(scale)
@@ -305,7 +316,8 @@ def _scores(
 @torch.library.custom_op(
     "phi_fast::attention",
     mutates_args=(),
-    schema="(Tensor q, Tensor k, Tensor v, Tensor bounds, Tensor? seed, float scale, int threshold) -> (Tensor, Tensor)",
+    schema="(Tensor q, Tensor k, Tensor v, Tensor bounds, Tensor? seed, float scale, int threshold) "
+    "-> (Tensor, Tensor)",
 )
 def _attend(
     q: Tensor, k: Tensor, v: Tensor, bounds: Tensor, seed: Tensor | None, scale: float, threshold: int
@@ -383,6 +395,6 @@ _attend.register_autograd(_differentiate, setup_context=_save)
 
 
 def compile_cases(arch: int) -> list[Case]:
-    """List every kernel of this op as it is launched on `arch` (80, 90, 100): what a table of compiled kernels reads."""
+    """List every kernel of this op as it is launched on `arch` (80, 90, 100), for a table of compiled kernels."""
     modules = (attention_rotary, attention_forward, attention_backward)
     return [case for module in modules for case in module.compile_cases(arch)]

@@ -1,31 +1,32 @@
 """Backward kernels of `phi_fast.kernels.attention` (Dao, FlashAttention-2, 2023), without atomics.
 
-Three launches: delta = rowsum(d_out * out); the gradients of keys and values, one program a block of keys, which walks the
-rows that see it; the gradient of queries, one program a block of rows, which walks the keys it sees. Probabilities and the
-dropout mask are made again from the saved log-sum-exp and the seed. Each result is the work of one program in one order, so
-the same input gives the same bits.
+Three launches: delta = rowsum(d_out * out); the gradients of keys and values, one program a block of keys, which walks
+the rows that see it; the gradient of queries, one program a block of rows, which walks the keys it sees. Probabilities
+and the dropout mask are made again from the saved log-sum-exp and the seed. Each result is the work of one program in
+one order, so the same input gives the same bits.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from phi_fast.kernels._common import Case, Table, arch_of, config_for, jit, on_device, tl, triton
-from phi_fast.kernels.attention_forward import LOG2_E, NAMES, dot_precision, kept_tile, load_tile, padded
+from phi_fast.kernels.attention_forward import LOG2_E, SHAPES, dot_precision, kept_tile, load_tile, padded
 
 DELTA = {"BLOCK_M": 64, "num_warps": 4, "num_stages": 2}
 
 # As in attention_forward: (largest padded head dimension, settings), for the keys' kernel and for the queries'.
 KEYS_HALF: Table = {
     80: [
-        (64, {"BLOCK_M": 32, "BLOCK_N": 64, "num_warps": 4, "num_stages": 2}),
+        (64, {"BLOCK_M": 32, "BLOCK_N": 64, "num_warps": 8, "num_stages": 2}),
         (128, {"BLOCK_M": 32, "BLOCK_N": 64, "num_warps": 8, "num_stages": 2}),
     ],
     90: [
-        (64, {"BLOCK_M": 64, "BLOCK_N": 128, "num_warps": 8, "num_stages": 2}),
+        (64, {"BLOCK_M": 32, "BLOCK_N": 128, "num_warps": 8, "num_stages": 2}),
         (128, {"BLOCK_M": 32, "BLOCK_N": 128, "num_warps": 8, "num_stages": 2}),
     ],
 }
@@ -38,11 +39,11 @@ KEYS_FLOAT: Table = {
 }
 QUERIES_HALF: Table = {
     80: [
-        (64, {"BLOCK_M": 64, "BLOCK_N": 32, "num_warps": 4, "num_stages": 2}),
+        (64, {"BLOCK_M": 64, "BLOCK_N": 32, "num_warps": 8, "num_stages": 2}),
         (128, {"BLOCK_M": 64, "BLOCK_N": 32, "num_warps": 8, "num_stages": 2}),
     ],
     90: [
-        (64, {"BLOCK_M": 128, "BLOCK_N": 64, "num_warps": 8, "num_stages": 2}),
+        (64, {"BLOCK_M": 128, "BLOCK_N": 32, "num_warps": 8, "num_stages": 2}),
         (128, {"BLOCK_M": 128, "BLOCK_N": 32, "num_warps": 8, "num_stages": 2}),
     ],
 }
@@ -186,18 +187,18 @@ def attention_keys_kernel(  # type: ignore[no-untyped-def]
     d_v_tile = tl.zeros((BLOCK_N, BLOCK_D), dtype=tl.float32)
     d_k_tile, d_v_tile = _keys_range(
         d_k_tile, d_v_tile, k_tile, v_tile, q_base, d_out_base, lse_base, delta_base, low, tl.minimum(whole_low, high),
-        columns, ends, dims, stride_q, stride_out, total, scale_log2, keep_scale, key, offset, head, first_column, threshold,
-        True, HEAD_DIM, BLOCK_D, BLOCK_M, BLOCK_N, DROPOUT, PRECISION,
+        columns, ends, dims, stride_q, stride_out, total, scale_log2, keep_scale, key, offset, head, first_column,
+        threshold, True, HEAD_DIM, BLOCK_D, BLOCK_M, BLOCK_N, DROPOUT, PRECISION,
     )  # fmt: skip
     d_k_tile, d_v_tile = _keys_range(
         d_k_tile, d_v_tile, k_tile, v_tile, q_base, d_out_base, lse_base, delta_base, whole_low, whole_high,
-        columns, ends, dims, stride_q, stride_out, total, scale_log2, keep_scale, key, offset, head, first_column, threshold,
-        False, HEAD_DIM, BLOCK_D, BLOCK_M, BLOCK_N, DROPOUT, PRECISION,
+        columns, ends, dims, stride_q, stride_out, total, scale_log2, keep_scale, key, offset, head, first_column,
+        threshold, False, HEAD_DIM, BLOCK_D, BLOCK_M, BLOCK_N, DROPOUT, PRECISION,
     )  # fmt: skip
     d_k_tile, d_v_tile = _keys_range(
         d_k_tile, d_v_tile, k_tile, v_tile, q_base, d_out_base, lse_base, delta_base, whole_high, high,
-        columns, ends, dims, stride_q, stride_out, total, scale_log2, keep_scale, key, offset, head, first_column, threshold,
-        True, HEAD_DIM, BLOCK_D, BLOCK_M, BLOCK_N, DROPOUT, PRECISION,
+        columns, ends, dims, stride_q, stride_out, total, scale_log2, keep_scale, key, offset, head, first_column,
+        threshold, True, HEAD_DIM, BLOCK_D, BLOCK_M, BLOCK_N, DROPOUT, PRECISION,
     )  # fmt: skip
     places = head * HEAD_DIM + columns[:, None].to(tl.int64) * stride_out + dims[None, :]
     inside = (columns[:, None] < total) & (dims[None, :] < HEAD_DIM)
@@ -312,8 +313,8 @@ def attention_queries_kernel(  # type: ignore[no-untyped-def]
     whole_low = tl.minimum(tl.cdiv(tl.load(bounds + last_row), BLOCK_N) * BLOCK_N, whole_high)
     d_q_tile = tl.zeros((BLOCK_M, BLOCK_D), dtype=tl.float32)
     d_q_tile = _queries_range(
-        d_q_tile, q_tile, d_out_tile, lse_rows, delta_rows, k_base, v_base, low, whole_low, rows, starts, dims, stride_k,
-        stride_v, total, scale_log2, keep_scale, key, offset, head, threshold,
+        d_q_tile, q_tile, d_out_tile, lse_rows, delta_rows, k_base, v_base, low, whole_low, rows, starts, dims,
+        stride_k, stride_v, total, scale_log2, keep_scale, key, offset, head, threshold,
         True, HEAD_DIM, BLOCK_D, BLOCK_M, BLOCK_N, DROPOUT, PRECISION,
     )  # fmt: skip
     d_q_tile = _queries_range(
@@ -322,8 +323,8 @@ def attention_queries_kernel(  # type: ignore[no-untyped-def]
         False, HEAD_DIM, BLOCK_D, BLOCK_M, BLOCK_N, DROPOUT, PRECISION,
     )  # fmt: skip
     d_q_tile = _queries_range(
-        d_q_tile, q_tile, d_out_tile, lse_rows, delta_rows, k_base, v_base, whole_high, last_row + 1, rows, starts, dims,
-        stride_k, stride_v, total, scale_log2, keep_scale, key, offset, head, threshold,
+        d_q_tile, q_tile, d_out_tile, lse_rows, delta_rows, k_base, v_base, whole_high, last_row + 1, rows, starts,
+        dims, stride_k, stride_v, total, scale_log2, keep_scale, key, offset, head, threshold,
         True, HEAD_DIM, BLOCK_D, BLOCK_M, BLOCK_N, DROPOUT, PRECISION,
     )  # fmt: skip
     places = head * HEAD_DIM + rows[:, None].to(tl.int64) * stride_out + dims[None, :]
@@ -382,39 +383,34 @@ def backward(
     return d_q, d_k, d_v
 
 
-def compile_cases(arch: int) -> list[Case]:
+def compile_cases(arch: int, shapes: Iterable[tuple[str, int, bool]] = SHAPES) -> list[Case]:
     """List the backward kernels as they are launched on `arch`, as `attention_forward.compile_cases` does."""
     cases = []
-    for name in NAMES.values():
-        for head_dim in (32, 64, 80, 128):
-            constants: dict[str, Any] = {"HEAD_DIM": head_dim, "BLOCK_D": padded(head_dim)}
-            own = {"out": f"*{name}", "d_out": f"*{name}", "delta": "*fp32", "total": "i32", "stride_out": "i32"}
-            title = f"{name}, head {head_dim}"
+    for name, head_dim, dropout in shapes:
+        constants: dict[str, Any] = {"HEAD_DIM": head_dim, "BLOCK_D": padded(head_dim)}
+        title = f"{name}, head {head_dim}{', dropout' if dropout else ''}"
+        if not dropout:  # of no concern to delta
+            types = {"out": f"*{name}", "d_out": f"*{name}", "delta": "*fp32", "total": "i32", "stride_out": "i32"}
+            settings = {**constants, "BLOCK_M": DELTA["BLOCK_M"]}
+            warps, stages = DELTA["num_warps"], DELTA["num_stages"]
+            multiples = ("total", "stride_out")
             cases.append(
-                Case(
-                    f"attention delta, {title}",
-                    attention_delta_kernel,
-                    own,
-                    {**constants, "BLOCK_M": DELTA["BLOCK_M"]},
-                    DELTA["num_warps"],
-                    DELTA["num_stages"],
-                    ("total", "stride_out"),
-                )
+                Case(f"attention delta, {title}", attention_delta_kernel, types, settings, warps, stages, multiples)
             )
-            for side, kernel, outputs, tables in (
-                ("keys", attention_keys_kernel, ("d_k", "d_v"), (KEYS_FLOAT, KEYS_HALF)),
-                ("queries", attention_queries_kernel, ("d_q",), (QUERIES_FLOAT, QUERIES_HALF)),
-            ):
-                for dropout in (False, True):
-                    config = config_for(tables[name != "fp32"], arch, padded(head_dim))
-                    warps, stages = config.pop("num_warps"), config.pop("num_stages")
-                    types = dict.fromkeys(("q", "k", "v", "d_out"), f"*{name}")
-                    types |= {"lse": "*fp32", "delta": "*fp32", "bounds": "*i32", "seed": "*i64"}
-                    types |= dict.fromkeys(outputs, f"*{name}") | {"total": "i32"}
-                    strides = [f"stride_{one}" for one in ("q", "q_head", "k", "k_head", "v", "v_head", "out")]
-                    types |= dict.fromkeys(strides, "i32")
-                    types |= {"scale": "fp32", "scale_log2": "fp32", "keep_scale": "fp32", "threshold": "i32"}
-                    every = {**constants, **config, "DROPOUT": dropout, "PRECISION": "ieee"}
-                    full = f"attention {side}, {title}{', dropout' if dropout else ''}"
-                    cases.append(Case(full, kernel, types, every, warps, stages, ("total", *strides)))
+        for side, kernel, outputs, tables in (
+            ("keys", attention_keys_kernel, ("d_k", "d_v"), (KEYS_FLOAT, KEYS_HALF)),
+            ("queries", attention_queries_kernel, ("d_q",), (QUERIES_FLOAT, QUERIES_HALF)),
+        ):
+            config = config_for(tables[name != "fp32"], arch, padded(head_dim))
+            warps, stages = config.pop("num_warps"), config.pop("num_stages")
+            types = dict.fromkeys(("q", "k", "v", "d_out"), f"*{name}")
+            types |= {"lse": "*fp32", "delta": "*fp32", "bounds": "*i32", "seed": "*i64"}
+            types |= dict.fromkeys(outputs, f"*{name}") | {"total": "i32"}
+            strides = [f"stride_{one}" for one in ("q", "q_head", "k", "k_head", "v", "v_head", "out")]
+            types |= dict.fromkeys(strides, "i32")
+            types |= {"scale": "fp32", "scale_log2": "fp32", "keep_scale": "fp32", "threshold": "i32"}
+            settings = {**constants, **config, "DROPOUT": bool(dropout), "PRECISION": "ieee"}
+            cases.append(
+                Case(f"attention {side}, {title}", kernel, types, settings, warps, stages, ("total", *strides))
+            )
     return cases

@@ -1,8 +1,8 @@
 """Forward kernel of `phi_fast.kernels.attention`: one program a block of query rows and a head.
 
-Documents need no grid of their own. All tokens stand in one row, blocks are cut from it wherever they fall, and every token
-carries the bounds of its document; so short documents share a block, no program starts in vain, and nothing has to know
-the longest document. For the rows of a block, keys fall into three ranges, of which only the outer two are masked::
+Documents need no grid of their own. All tokens stand in one row, blocks are cut from it wherever they fall, and every
+token carries the bounds of its document; so short documents share a block, no program starts in vain, and nothing has
+to know the longest document. For the rows of a block, keys fall into three ranges; only the outer two are masked::
 
     keys   [ first row's document starts ... last row's starts | every row sees every key | the diagonal ]
              masked                                              not masked                 masked
@@ -10,6 +10,7 @@ the longest document. For the rows of a block, keys fall into three ranges, of w
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -19,12 +20,12 @@ from phi_fast.kernels._common import Case, Table, arch_of, config_for, jit, on_d
 
 LOG2_E = 1.4426950408889634
 
-# Rows are (largest head dimension, padded to a power of two; settings). No entry spills when compiled for its architecture,
-# with dropout or without.
+# Rows are (largest head dimension, padded to a power of two; settings). None spills when compiled for its
+# architecture, with dropout or without.
 HALF: Table = {
     80: [
-        (64, {"BLOCK_M": 128, "BLOCK_N": 64, "num_warps": 4, "num_stages": 3}),
-        (128, {"BLOCK_M": 128, "BLOCK_N": 32, "num_warps": 4, "num_stages": 3}),
+        (64, {"BLOCK_M": 128, "BLOCK_N": 64, "num_warps": 8, "num_stages": 3}),
+        (128, {"BLOCK_M": 64, "BLOCK_N": 32, "num_warps": 4, "num_stages": 3}),
     ],
     90: [
         (64, {"BLOCK_M": 128, "BLOCK_N": 64, "num_warps": 8, "num_stages": 3}),
@@ -41,8 +42,10 @@ FLOAT: Table = {
 
 
 @jit
-def load_tile(base, rows, dims, stride, total, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, WHOLE: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Load rows of one head, (rows, BLOCK_D); dimensions beyond HEAD_DIM are 0, and rows beyond `total` unless WHOLE."""
+def load_tile(  # type: ignore[no-untyped-def]
+    base, rows, dims, stride, total, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, WHOLE: tl.constexpr
+):
+    """Load rows of a head, (rows, BLOCK_D); 0 stands beyond HEAD_DIM, and beyond `total` rows unless WHOLE."""
     pointers = base + rows[:, None].to(tl.int64) * stride + dims[None, :]
     if WHOLE:
         if HEAD_DIM == BLOCK_D:
@@ -52,11 +55,13 @@ def load_tile(base, rows, dims, stride, total, HEAD_DIM: tl.constexpr, BLOCK_D: 
 
 
 @jit
-def kept_tile(key, offset, head, rows, first_column, threshold, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):  # type: ignore[no-untyped-def]
+def kept_tile(  # type: ignore[no-untyped-def]
+    key, offset, head, rows, first_column, threshold, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr
+):
     """Make a tile of the dropout mask, (BLOCK_M, BLOCK_N), True where a probability stays.
 
-    One Philox call gives eight columns, 16 bits each: the generator's integer arithmetic is what dropout costs, and would
-    otherwise exceed the matrix products'. `phi_fast.kernels.attention.kept_probabilities` is the twin in PyTorch.
+    One Philox call gives eight columns, 16 bits each: the generator's integer arithmetic is what dropout costs, and
+    would otherwise exceed the matrix products'. `phi_fast.kernels.attention.kept_probabilities` is the twin in PyTorch.
     """
     groups = first_column // 8 + tl.arange(0, BLOCK_N // 8)
     c0 = groups[None, :] + tl.zeros((BLOCK_M, 1), dtype=tl.int32)
@@ -156,9 +161,7 @@ def attention_forward_kernel(  # type: ignore[no-untyped-def]
     starts = tl.load(bounds + rows, mask=rows < total, other=0)
     k_base = k + head.to(tl.int64) * stride_k_head
     v_base = v + head.to(tl.int64) * stride_v_head
-    q_tile = load_tile(
-        q + head.to(tl.int64) * stride_q_head, rows, dims, stride_q, total, HEAD_DIM, BLOCK_D, False
-    )
+    q_tile = load_tile(q + head.to(tl.int64) * stride_q_head, rows, dims, stride_q, total, HEAD_DIM, BLOCK_D, False)
 
     key = 0
     offset = 0
@@ -174,16 +177,19 @@ def attention_forward_kernel(  # type: ignore[no-untyped-def]
     # Finite, for a row may see nothing of its first blocks, and -inf minus -inf is no number.
     maximum = tl.full((BLOCK_M,), -1.0e30, dtype=tl.float32)
     acc, total_weight, maximum = _forward_range(
-        acc, total_weight, maximum, q_tile, k_base, v_base, low, whole_low, rows, starts, dims, stride_k, stride_v,
-        total, scale_log2, key, offset, head, threshold, True, HEAD_DIM, BLOCK_D, BLOCK_M, BLOCK_N, DROPOUT, PRECISION,
+        acc, total_weight, maximum, q_tile, k_base, v_base, low, whole_low, rows, starts, dims, stride_k,
+        stride_v, total, scale_log2, key, offset, head, threshold, True, HEAD_DIM, BLOCK_D, BLOCK_M, BLOCK_N,
+        DROPOUT, PRECISION,
     )  # fmt: skip
     acc, total_weight, maximum = _forward_range(
-        acc, total_weight, maximum, q_tile, k_base, v_base, whole_low, whole_high, rows, starts, dims, stride_k, stride_v,
-        total, scale_log2, key, offset, head, threshold, False, HEAD_DIM, BLOCK_D, BLOCK_M, BLOCK_N, DROPOUT, PRECISION,
+        acc, total_weight, maximum, q_tile, k_base, v_base, whole_low, whole_high, rows, starts, dims,
+        stride_k, stride_v, total, scale_log2, key, offset, head, threshold, False, HEAD_DIM, BLOCK_D, BLOCK_M, BLOCK_N,
+        DROPOUT, PRECISION,
     )  # fmt: skip
     acc, total_weight, maximum = _forward_range(
-        acc, total_weight, maximum, q_tile, k_base, v_base, whole_high, last_row + 1, rows, starts, dims, stride_k, stride_v,
-        total, scale_log2, key, offset, head, threshold, True, HEAD_DIM, BLOCK_D, BLOCK_M, BLOCK_N, DROPOUT, PRECISION,
+        acc, total_weight, maximum, q_tile, k_base, v_base, whole_high, last_row + 1, rows, starts,
+        dims, stride_k, stride_v, total, scale_log2, key, offset, head, threshold, True, HEAD_DIM, BLOCK_D, BLOCK_M,
+        BLOCK_N, DROPOUT, PRECISION,
     )  # fmt: skip
 
     result = acc * (keep_scale / total_weight)[:, None]
@@ -234,7 +240,8 @@ def forward(
             q, k, v, bounds, bounds if seed is None else seed, out, lse, total,
             q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1), out.stride(0),
             scale * LOG2_E, 65536 / (65536 - threshold), threshold,
-            HEAD_DIM=head_dim, BLOCK_D=padded(head_dim), DROPOUT=threshold > 0, PRECISION=dot_precision(q.dtype), **config,
+            HEAD_DIM=head_dim, BLOCK_D=padded(head_dim), DROPOUT=threshold > 0, PRECISION=dot_precision(q.dtype),
+            **config,
         )  # fmt: skip
     return out, lse
 
@@ -242,22 +249,30 @@ def forward(
 NAMES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
 
 
-def compile_cases(arch: int) -> list[Case]:
-    """List the forward kernel as it is launched on `arch`: every dtype and padded head dimension, with dropout and without."""
+# What a table of compiled kernels lists: phi's own head dimension with dropout and without, a padded one, the heaviest.
+SHAPES = (("fp16", 64, True), ("bf16", 64, False), ("bf16", 80, False), ("bf16", 128, True), ("fp32", 128, True))
+
+
+def every_shape() -> list[tuple[str, int, bool]]:
+    """List all dtypes and rows of the tables of settings, with dropout and without."""
+    return [
+        (name, head_dim, dropout) for name in NAMES.values() for head_dim in (32, 64, 80, 128) for dropout in (0, 1)
+    ]
+
+
+def compile_cases(arch: int, shapes: Iterable[tuple[str, int, bool]] = SHAPES) -> list[Case]:
+    """List the forward kernel as it is launched on `arch`, for (dtype, head dimension, dropout) of `shapes`."""
     cases = []
-    for dtype, name in NAMES.items():
-        for head_dim in (32, 64, 80, 128):
-            for dropout in (False, True):
-                config = config_for(FLOAT if name == "fp32" else HALF, arch, padded(head_dim))
-                warps, stages = config.pop("num_warps"), config.pop("num_stages")
-                types = dict.fromkeys(("q", "k", "v"), f"*{name}") | {"bounds": "*i32", "seed": "*i64"}
-                types |= {"out": f"*{name}", "lse": "*fp32", "total": "i32"}
-                strides = ("q", "q_head", "k", "k_head", "v", "v_head", "out")
-                types |= {f"stride_{one}": "i32" for one in strides}
-                types |= {"scale_log2": "fp32", "keep_scale": "fp32", "threshold": "i32"}
-                constants: dict[str, Any] = {"HEAD_DIM": head_dim, "BLOCK_D": padded(head_dim), **config}
-                constants |= {"DROPOUT": dropout, "PRECISION": "ieee"}
-                title = f"attention forward, {name}, head {head_dim}{', dropout' if dropout else ''}"
-                multiples = ("total", *(f"stride_{one}" for one in strides))
-                cases.append(Case(title, attention_forward_kernel, types, constants, warps, stages, multiples))
+    for name, head_dim, dropout in shapes:
+        config = config_for(FLOAT if name == "fp32" else HALF, arch, padded(head_dim))
+        warps, stages = config.pop("num_warps"), config.pop("num_stages")
+        types = dict.fromkeys(("q", "k", "v"), f"*{name}") | {"bounds": "*i32", "seed": "*i64"}
+        types |= {"out": f"*{name}", "lse": "*fp32", "total": "i32"}
+        strides = [f"stride_{one}" for one in ("q", "q_head", "k", "k_head", "v", "v_head", "out")]
+        types |= dict.fromkeys(strides, "i32")
+        types |= {"scale_log2": "fp32", "keep_scale": "fp32", "threshold": "i32"}
+        constants: dict[str, Any] = {"HEAD_DIM": head_dim, "BLOCK_D": padded(head_dim), **config}
+        constants |= {"DROPOUT": bool(dropout), "PRECISION": "ieee"}
+        title = f"attention forward, {name}, head {head_dim}{', dropout' if dropout else ''}"
+        cases.append(Case(title, attention_forward_kernel, types, constants, warps, stages, ("total", *strides)))
     return cases

@@ -1,7 +1,8 @@
 """Rotary embedding of `phi_fast.kernels.attention`: queries and keys are turned once, before the products.
 
-Turning keys while they are loaded would turn each of them again for every block of rows that sees it, and would pull tiles
-through registers that otherwise go from memory straight to the matrix units; one pass over q and k costs less.
+Turning keys while they are loaded would turn each of them again for every block of rows that sees it, and would pull
+tiles through registers that otherwise go from memory straight to the matrix units. One pass over q and k moves each
+of them once.
 """
 
 from __future__ import annotations
@@ -148,13 +149,12 @@ rotate.register_autograd(_turn_back, setup_context=_save)
 def compile_cases(arch: int) -> list[Case]:
     """List the kernel as phi launches it, 32 of 64 dimensions, and with all dimensions turned."""
     cases = []
-    for name in ("fp16", "bf16", "fp32"):
-        for head_dim, half in ((64, 16), (128, 64)):
-            types = {"x": f"*{name}", "cosines": "*fp32", "sines": "*fp32", "out": f"*{name}", "total": "i32"}
-            strides = ("stride_x", "stride_x_head", "stride_out")
-            types |= dict.fromkeys(strides, "i32") | {"sign": "fp32"}
-            constants = {**_widths(head_dim, half), "BLOCK_M": CONFIG["BLOCK_M"]}
-            title = f"attention rotary, {name}, {2 * half} of {head_dim}"
-            warps, stages = CONFIG["num_warps"], CONFIG["num_stages"]
-            cases.append(Case(title, attention_rotate_kernel, types, constants, warps, stages, ("total", *strides)))
+    for name, head_dim, half in (("fp16", 64, 16), ("bf16", 128, 64), ("fp32", 64, 16)):
+        types = {"x": f"*{name}", "cosines": "*fp32", "sines": "*fp32", "out": f"*{name}", "total": "i32"}
+        strides = ("stride_x", "stride_x_head", "stride_out")
+        types |= dict.fromkeys(strides, "i32") | {"sign": "fp32"}
+        constants = {**_widths(head_dim, half), "BLOCK_M": CONFIG["BLOCK_M"]}
+        title = f"attention rotary, {name}, {2 * half} of {head_dim}"
+        warps, stages = CONFIG["num_warps"], CONFIG["num_stages"]
+        cases.append(Case(title, attention_rotate_kernel, types, constants, warps, stages, ("total", *strides)))
     return cases
