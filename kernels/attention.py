@@ -380,7 +380,7 @@ def _save(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[object, ...], 
     q, k, v, bounds, seed, ctx.scale, ctx.threshold = inputs  # type: ignore[attr-defined]
     ctx.save_for_backward(q, k, v, *output, bounds, seed)  # type: ignore[arg-type]
     # The log-sum-exp is the backward's own.
-    ctx.mark_non_differentiable(output[1])  # type: ignore[attr-defined]
+    ctx.mark_non_differentiable(output[1])
 
 
 def _differentiate(

@@ -27,7 +27,7 @@ KEYS_HALF: Table = {
     ],
     90: [
         (64, {"BLOCK_M": 32, "BLOCK_N": 128, "num_warps": 8, "num_stages": 2}),
-        (128, {"BLOCK_M": 32, "BLOCK_N": 128, "num_warps": 8, "num_stages": 2}),
+        (128, {"BLOCK_M": 32, "BLOCK_N": 64, "num_warps": 8, "num_stages": 2}),
     ],
 }
 KEYS_FLOAT: Table = {

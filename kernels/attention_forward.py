@@ -36,7 +36,7 @@ FLOAT: Table = {
     80: [
         (32, {"BLOCK_M": 64, "BLOCK_N": 32, "num_warps": 4, "num_stages": 2}),
         (64, {"BLOCK_M": 64, "BLOCK_N": 32, "num_warps": 8, "num_stages": 2}),
-        (128, {"BLOCK_M": 32, "BLOCK_N": 32, "num_warps": 8, "num_stages": 2}),
+        (128, {"BLOCK_M": 16, "BLOCK_N": 32, "num_warps": 8, "num_stages": 1}),
     ],
 }
 
@@ -256,7 +256,10 @@ SHAPES = (("fp16", 64, True), ("bf16", 64, False), ("bf16", 80, False), ("bf16",
 def every_shape() -> list[tuple[str, int, bool]]:
     """List all dtypes and rows of the tables of settings, with dropout and without."""
     return [
-        (name, head_dim, dropout) for name in NAMES.values() for head_dim in (32, 64, 80, 128) for dropout in (0, 1)
+        (name, head_dim, dropout)
+        for name in NAMES.values()
+        for head_dim in (32, 64, 80, 128)
+        for dropout in (False, True)
     ]
 
 
