@@ -68,16 +68,10 @@ def decontaminate(
     ],
     output: Annotated[Path, option("--output", "-o", metavar="RUN", help="Folder for all that comes out.")],
     against: opt.Against = None,
-    text: Annotated[str | None, option("--text", panel=opt.CORPUS, help="Column or key of the text. Found.")] = None,
-    id: Annotated[
-        str | None, option("--id", panel=opt.CORPUS, help='Column or key of the id, "id" unless given.')
-    ] = None,
-    pattern: Annotated[
-        str | None, option("--pattern", panel=opt.CORPUS, help="Files of a source tree that are documents. [**/*.py]")
-    ] = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", rich_help_panel=opt.CORPUS, help="Stop at the first row that is no document.")
-    ] = False,
+    text: opt.Text = None,
+    id: opt.Id = None,
+    pattern: opt.Pattern = None,
+    strict: opt.Strict = False,
     channels: opt.Channels = None,
     preset: opt.Preset = None,
     mode: opt.Mode = None,
@@ -110,9 +104,7 @@ def decontaminate(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", rich_help_panel=opt.RUNNING, help="Replace another run in the folder.")
     ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", rich_help_panel=opt.RUNNING, help="Print errors only.")
-    ] = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Take out of a corpus what leaks a benchmark.
 

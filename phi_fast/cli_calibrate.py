@@ -37,13 +37,9 @@ def calibrate(
     seed: Annotated[int, option("--seed", panel=_TRIAL, help="Draws documents, hosts and places. [0]")] = 0,
     channels: opt.Channels = None,
     n: opt.Ns = None,
-    text: Annotated[str | None, option("--text", panel=opt.CORPUS, help="Column or key of the text. Found.")] = None,
-    id: Annotated[
-        str | None, option("--id", panel=opt.CORPUS, help='Column or key of the id, "id" unless given.')
-    ] = None,
-    pattern: Annotated[
-        str | None, option("--pattern", panel=opt.CORPUS, help="Files of a source tree that are documents. [**/*.py]")
-    ] = None,
+    text: opt.Text = None,
+    id: opt.Id = None,
+    pattern: opt.Pattern = None,
     suite: opt.Own = None,
     question: opt.Question = None,
     solution: opt.Solution = None,
@@ -53,9 +49,7 @@ def calibrate(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", rich_help_panel=opt.RUNNING, help="Replace another trial in the folder.")
     ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", rich_help_panel=opt.RUNNING, help="Print errors only.")
-    ] = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Find the rule that suits a corpus: what it finds, what it wrongly flags.
 

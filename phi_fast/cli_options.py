@@ -31,6 +31,15 @@ Against = Annotated[
     list[str] | None,
     option("--against", "-a", metavar="SUITE", help="humaneval, mbpp=PATH or NAME=PATH; repeat for several."),
 ]
+Text = Annotated[str | None, option("--text", panel=CORPUS, help="Column or key of the text. Found.")]
+Id = Annotated[str | None, option("--id", panel=CORPUS, help='Column or key of the id, "id" unless given.')]
+Pattern = Annotated[
+    str | None, option("--pattern", panel=CORPUS, help="Files of a source tree that are documents. [**/*.py]")
+]
+Strict = Annotated[
+    bool, typer.Option("--strict", rich_help_panel=CORPUS, help="Stop at the first row that is no document.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", rich_help_panel=RUNNING, help="Print errors only.")]
 Own = Annotated[
     list[str] | None, option("--suite", metavar="NAME=PATH", panel=OWN, help="A JSONL or Parquet file; repeat.")
 ]
@@ -41,7 +50,9 @@ IdField = Annotated[str | None, option("--id-field", panel=OWN, help="Its field 
 Ns = Annotated[
     list[int] | None, option("--n", "-n", panel=RULE, help="Words of an n-gram; repeat; the smallest decides. [13, 4]")
 ]
-Preset = Annotated[str | None, option("--preset", panel=RULE, help="A published rule: default, gpt3, phi1 or tulu3.")]
+Preset = Annotated[
+    str | None, option("--preset", panel=RULE, help="A published rule: default, gpt3, phi1, phi1-similar or tulu3.")
+]
 Mode = Annotated[
     str | None, option("--mode", panel=RULE, help="drop the document, cut the matches out of it, or only flag it.")
 ]

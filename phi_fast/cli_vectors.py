@@ -49,16 +49,10 @@ def embed(
     stored_as: Annotated[
         str, option("--stored-as", panel=MODEL, help="float32, unless given, or float16.")
     ] = "float32",
-    text: Annotated[str | None, option("--text", panel=opt.CORPUS, help="Column or key of the text. Found.")] = None,
-    id: Annotated[
-        str | None, option("--id", panel=opt.CORPUS, help='Column or key of the id, "id" unless given.')
-    ] = None,
-    pattern: Annotated[
-        str | None, option("--pattern", panel=opt.CORPUS, help="Files of a source tree that are documents. [**/*.py]")
-    ] = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", rich_help_panel=opt.CORPUS, help="Stop at the first row that is no document.")
-    ] = False,
+    text: opt.Text = None,
+    id: opt.Id = None,
+    pattern: opt.Pattern = None,
+    strict: opt.Strict = False,
     batch_tokens: Annotated[
         int | None,
         option(
@@ -68,9 +62,7 @@ def embed(
     device: Annotated[
         str | None, option("--device", panel=opt.RUNNING, help="cpu, cuda, cuda:1, ...; a GPU if there is one.")
     ] = None,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", rich_help_panel=opt.RUNNING, help="Print errors only.")
-    ] = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Turn every document of a corpus into vectors.
 

@@ -28,7 +28,10 @@ std::size_t bound_avx512(const BoundQuery& query, const BoundItems& items, std::
         const __m128i less = _mm_subs_epu16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(items.totals + k)), total);
         const __m128i length = _mm_loadu_si128(reinterpret_cast<const __m128i*>(items.lengths + k));
         const __m128i allowed = _mm_max_epu16(cutoff, _mm_mulhi_epu16(length, share));
-        std::uint32_t mask = _mm_cmple_epu16_mask(_mm_add_epi16(more, less), allowed);
+        // No mask register here: GCC 12 may spill an 8-bit mask as one byte and read it back as four.
+        const __m128i over = _mm_subs_epu16(_mm_add_epi16(more, less), allowed);
+        const __m128i fits = _mm_packs_epi16(_mm_cmpeq_epi16(over, _mm_setzero_si128()), _mm_setzero_si128());
+        auto mask = static_cast<std::uint32_t>(_mm_movemask_epi8(fits));
         if (to - k < kBoundStep) mask &= (1u << (to - k)) - 1;
         for (; mask; mask = _blsr_u32(mask)) out[n++] = static_cast<std::uint32_t>(k) + _tzcnt_u32(mask);
     }

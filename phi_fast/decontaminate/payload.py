@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from itertools import pairwise
+from collections.abc import Sequence
+from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from phi_fast.decontaminate.alignment import align
@@ -82,13 +83,16 @@ def _rounded(value: float | None) -> float | None:
 def _aligned(
     summary: Summary, excerpts: list[dict[str, Any]], excerpt_of: list[int], part_of: list[dict[str, Any]]
 ) -> tuple[list[dict[str, Any]], list[int]]:
-    """Lay document and item of the worst matches side by side; matches of the same lines share an entry."""
+    """Lay document and item of the worst matches side by side; matches of the same lines share an entry.
+
+    Word matches and the others take turns, so that neither uses up what there is room for.
+    """
     found: list[dict[str, Any]] = []
     known: dict[tuple[int, int, int, int, int, int, bool], int] = {}
-    entry_of = []
+    entry_of = [-1] * len(summary.matches)
     left, characters, pieces = ALIGNMENTS, ALIGNED, _PIECES
-    for match, excerpt, part in zip(summary.matches, excerpt_of, part_of, strict=True):
-        entry_of.append(-1)
+    for at in _in_turns([match.channel == "ngram" for match in summary.matches]):
+        match, excerpt, part = summary.matches[at], excerpt_of[at], part_of[at]
         if excerpt < 0:
             continue
         text, first = excerpts[excerpt]["text"], excerpts[excerpt]["start"]
@@ -101,7 +105,7 @@ def _aligned(
         lead = part["lead"] if whole else ""
         key = (excerpt, *ours, match.part, *theirs, bool(lead))
         if key in known:
-            entry_of[-1] = known[key]
+            entry_of[at] = known[key]
             continue
         item = lead + item
         if document != item:  # else nothing is to be worked out
@@ -112,7 +116,7 @@ def _aligned(
         if laid is None or pieces < len(laid.document) + len(laid.item):
             continue
         pieces -= len(laid.document) + len(laid.item)
-        entry_of[-1] = known[key] = len(found)
+        entry_of[at] = known[key] = len(found)
         found.append(
             {
                 "doc": ours, "item": theirs, "lead": int(bool(lead)),
@@ -124,6 +128,12 @@ def _aligned(
             }
         )  # fmt: skip
     return found, entry_of
+
+
+def _in_turns(these: Sequence[bool]) -> list[int]:
+    """Places of what is true and what is false in turns, each in its order."""
+    true, false = ([at for at, one in enumerate(these) if one is wanted] for wanted in (True, False))
+    return [at for pair in zip_longest(true, false) for at in pair if at is not None]
 
 
 def _whole_lines(text: str, start: int, end: int) -> tuple[int, int]:
