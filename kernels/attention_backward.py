@@ -39,7 +39,7 @@ KEYS_FLOAT: Table = {
 }
 QUERIES_HALF: Table = {
     80: [
-        (64, {"BLOCK_M": 64, "BLOCK_N": 32, "num_warps": 8, "num_stages": 2}),
+        (64, {"BLOCK_M": 128, "BLOCK_N": 32, "num_warps": 8, "num_stages": 2}),
         (128, {"BLOCK_M": 64, "BLOCK_N": 32, "num_warps": 8, "num_stages": 2}),
     ],
     90: [
