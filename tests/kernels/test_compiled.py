@@ -30,8 +30,10 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 def test_every_op_is_compiled_for_every_architecture(rows: list[dict[str, Any]]) -> None:
     names = {row["kernel"] for row in rows}
-    for begun in ("column sum", "layer norm", "residual", "rotary", "bias GELU", "linear bias GELU", "cross-entropy"):
-        assert any(name.startswith(begun) for name in names), begun
+    begun = ["column sum", "layer norm", "residual", "rotary", "bias GELU", "linear bias GELU", "cross-entropy"]
+    begun += [f"attention {kernel}" for kernel in ("rotary", "forward", "delta", "keys", "queries")]
+    for title in begun:
+        assert any(name.startswith(title) for name in names), title
     assert len(rows) == 3 * len(names)
     for name in names:
         assert {row["arch"] for row in rows if row["kernel"] == name} == {80, 90, 100}
