@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from phi_fast.corpus import Batch, Column, Lines, Source, sample
-from phi_fast.decontaminate.outcome import id_text
+from phi_fast.corpus import Batch, Source, sample
+from phi_fast.corpus.documents import documents
 
 
 class Drawn(NamedTuple):
@@ -70,44 +69,7 @@ def draw(
 
 
 def _documents(source: Source, batch: Batch, seen: int) -> Iterator[Drawn]:
-    for number, (identity, text) in enumerate(_rows(source, batch)):
-        if text.strip():
-            yield Drawn(identity if identity is not None else f"{source.name}, sampled row {seen + number}", text)
-
-
-def _rows(source: Source, batch: Batch) -> Iterator[tuple[str | None, str]]:
-    if isinstance(batch, Lines):
-        for line in bytes(batch.data).split(b"\n"):
-            try:
-                row = json.loads(line)
-                text = row[source.text]
-                text.encode()
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-                continue
-            yield id_text(row.get(source.id)), text
-    elif isinstance(batch, Column):
-        ids = [None] * len(batch.text) if batch.id is None else batch.id.to_pylist()
-        for identity, raw in zip(ids, _raw(batch), strict=True):
-            text = _decoded(raw)
-            if text is not None:
-                yield id_text(identity), text
-    else:
-        for name, raw in zip(batch.names, batch.data, strict=True):
-            text = _decoded(raw)
-            if text is not None:
-                yield f"{source.name}/{name}", text
-
-
-def _raw(batch: Column) -> list[bytes | None]:
-    import pyarrow as pa
-
-    large = pa.types.is_large_string(batch.text.type)
-    raw: list[bytes | None] = batch.text.cast(pa.large_binary() if large else pa.binary()).to_pylist()
-    return raw
-
-
-def _decoded(raw: bytes | None) -> str | None:
-    try:
-        return None if raw is None else raw.decode()
-    except UnicodeDecodeError:
-        return None
+    texts = (one for one in documents(batch, source) if one.text is not None)
+    for number, one in enumerate(texts):
+        if one.text is not None and one.text.strip():
+            yield Drawn(one.id if one.id is not None else f"{source.name}, sampled row {seen + number}", one.text)

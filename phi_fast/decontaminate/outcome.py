@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 import zstandard
 
 from phi_fast.corpus import Batch, Column, Lines, Source
+from phi_fast.corpus.documents import id_text
 from phi_fast.decontaminate.channels import MATCH
 
 if TYPE_CHECKING:
@@ -124,19 +125,6 @@ def split(packed: memoryview, lengths: memoryview) -> Iterator[bytes]:
 def id_of(raw: bytes) -> str | None:
     """Read an id from its raw JSON. Numbers stay as they are written: an id of 1.50, or of 5,000 digits, is that id."""
     return id_text(json.loads(raw, parse_int=str, parse_float=str))
-
-
-def id_text(value: Any) -> str | None:
-    """Write a JSON scalar as an id; a list or an object is none."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()  # a lone surrogate cannot stand in a table
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if value is None or isinstance(value, list | Mapping):
-        return None
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "backslashreplace")
-    return str(value)
 
 
 def _ids(batch: Column, rows: npt.NDArray[Any]) -> list[str | None]:

@@ -150,6 +150,11 @@ def _channels(given: Sequence[str] | None, policy: Policy, items: int, notes: li
             f"channels {', '.join(chosen)}: the policy has no threshold for any of these, so nothing could be found; "
             "give --coverage, --alpha, --tau or --distance"
         )
+    if "embedding" in chosen and "embedding" not in policy.channels:
+        notes.append(
+            "The embedding channel only records distances: the policy has no threshold for them. Give --distance, here "
+            "or to phi-fast decide, for verdicts by it."
+        )
     return chosen
 
 

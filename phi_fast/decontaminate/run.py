@@ -25,6 +25,7 @@ from phi_fast.errors import GateError, InputError, RunError
 if TYPE_CHECKING:
     from phi_fast.decontaminate.write import Decided
     from phi_fast.engines.ngram import NgramIndex, PartInfo
+    from phi_fast.engines.trees import TreeIndex
     from phi_fast.vectors import Embedder
 
 WRITTEN = "written"  # journal record: the clean copy of a source is there
@@ -163,14 +164,15 @@ def carry_out(
     size = sum(source.size for source in plan.sources)
     with disk_errors(folder), (progress or Unwatched)(size) as watcher:
         watcher.stage("learning")
-        index = None
+        index = trees = None
         if standing == "new":
-            index = _build(plan)
+            index, trees = _build(plan)
             begin(folder, record)
         with Journal(folder / JOURNAL, {"settings": record["settings_sha256"]}) as journal:
             index = _learn(plan, folder, index, record)
-            channels = open_channels(index, plan.channels, plan.embedder)
-            _refuse_untestable(plan, channels.parts)
+            channels = open_channels(index, plan.channels, plan.embedder, trees)
+            if trees is None:
+                _refuse_untestable(plan, channels.parts)
             resumed = journal.totals.copy()
             if resumed:
                 names = ("text_bytes", "documents", "matches", "rejected")
@@ -262,12 +264,13 @@ def _first_record(plan: Plan, version: str) -> dict[str, Any]:
     }
 
 
-def _build(plan: Plan) -> NgramIndex:
+def _build(plan: Plan) -> tuple[NgramIndex, TreeIndex | None]:
     from phi_fast.engines.ngram import NgramIndex
 
     index = NgramIndex.build(plan.suites, plan.n)
-    _refuse_untestable(plan, open_channels(index, plan.channels).parts)
-    return index
+    channels = open_channels(index, plan.channels)
+    _refuse_untestable(plan, channels.parts)
+    return index, channels.trees
 
 
 def _refuse_untestable(plan: Plan, parts: Sequence[PartInfo]) -> None:
@@ -281,10 +284,14 @@ def _refuse_untestable(plan: Plan, parts: Sequence[PartInfo]) -> None:
             )
 
 
-def open_channels(index: NgramIndex, names: Sequence[str], embedder: Embedder | None = None) -> Channels:
-    """Make ready what the channels of a run scan with; the embedding channel is there where its model is given."""
-    trees = None
-    if "syntax" in names:
+def open_channels(
+    index: NgramIndex, names: Sequence[str], embedder: Embedder | None = None, trees: TreeIndex | None = None
+) -> Channels:
+    """Make ready what the channels of a run scan with; the embedding channel is there where its model is given.
+
+    `trees` are those of the same parts, where they are there already.
+    """
+    if trees is None and "syntax" in names:
         from phi_fast.engines.trees import TreeIndex
 
         trees = TreeIndex.build(index.parts)
@@ -303,7 +310,7 @@ def _learn(plan: Plan, folder: Path, index: NgramIndex | None, record: dict[str,
     path = folder / INDEX
     learnt = _learnt(path)
     if learnt is None:
-        index = index or _build(plan)
+        index = index or _build(plan)[0]
         counts, documents = index.new_counts(), 0
         sources = [source for source in plan.sources if not plan.learn_from or source.name in plan.learn_from]
         for number, batch in sample(sources):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from phi_fast.decontaminate.policy import LEAST_NODES
 from phi_fast.decontaminate.summary import Document, Match, Summary
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ def why_not(part: PartInfo, summary: Summary) -> tuple[str, ...]:
     words = part.why_not or "" if "ngram" in channels else "channel off"
     if "syntax" not in channels:
         return (words,)
-    return words, "under 13 syntax nodes, or no Python" if part.part == "solution" else "only solutions are compared"
+    small = f"under {LEAST_NODES} syntax nodes, or no Python"
+    return words, small if part.part == "solution" else "only solutions are compared"
 
 
 def why_columns(summary: Summary) -> tuple[str, ...]:

@@ -100,6 +100,7 @@ def test_decide_again_and_the_papers_rule(documents: list[dict[str, Any]], tmp_p
     corpus = jsonl(tmp_path / "a.jsonl", documents)
     run = decontaminate(corpus, FEW, tmp_path / "run", channels=ALL)
     assert run.policy.distance is None
+    assert any("only records distances" in note for note in run.record["notes"])
     plain = {one["id"] for one in run.verdicts().to_pylist()}
     near = {row["id"] for row in rows(run, "embedding") if row["distance"] <= 0.45}
     alone = redecide(run, distance=0.45)

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from phi_fast.corpus import discover
+from phi_fast.corpus.documents import id_text
 from phi_fast.decontaminate import decontaminate, excerpts, redecide
 from phi_fast.decontaminate import write as write_module
 from phi_fast.decontaminate.excerpts import AROUND, LONGEST, windows
-from phi_fast.decontaminate.outcome import id_of, id_text
+from phi_fast.decontaminate.outcome import id_of
 from phi_fast.decontaminate.summary import summarise_run
 from phi_fast.decontaminate.write import Decided, write_corpus
 from tests.decontaminate.corpora import documents, exam, exam_file, item_text, jsonl, output_bytes, words

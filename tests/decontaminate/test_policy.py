@@ -10,8 +10,18 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from phi_fast import _native
 from phi_fast.decontaminate.evidence import EVIDENCE_SCHEMA
-from phi_fast.decontaminate.policy import PRESETS, Policy, changed, make_policy, read_allow
+from phi_fast.decontaminate.policy import (
+    FLOOR_TAU,
+    LARGE_NODES,
+    LEAST_NODES,
+    PRESETS,
+    Policy,
+    changed,
+    make_policy,
+    read_allow,
+)
 from phi_fast.decontaminate.verdicts import DECIDING, Match, condemns, cut, reason
 from phi_fast.engines.ngram import PartInfo
 from phi_fast.errors import InputError
@@ -291,3 +301,8 @@ def test_small_pieces_go_and_many_pieces_drop() -> None:
     assert cut(LINES, matches, Policy(mode="cut", window=0, max_pieces=3)) is None
     assert cut(LINES, matches, Policy(mode="cut", window=0, min_piece=1_000)) is None
     assert cut("  \n" + LINES, [found(3, len(LINES))], Policy(mode="cut", window=0)) is None
+
+
+def test_floors_are_those_of_what_records_the_evidence() -> None:
+    assert (LARGE_NODES, LEAST_NODES) == (_native.MIN_NODES, _native.MIN_ALPHA_NODES)
+    assert pytest.approx(_native.FLOOR_TAU, abs=1e-7) == FLOOR_TAU
