@@ -19,7 +19,7 @@ from phi_fast.decontaminate.plan import Against, Plan, make_plan, plan_record, s
 from phi_fast.decontaminate.policy import Mode, make_policy
 from phi_fast.decontaminate.record import EVIDENCE, FORMAT, INDEX, JOURNAL, VERDICTS, WORK, Run
 from phi_fast.decontaminate.safely import disk_errors, file_sha256
-from phi_fast.decontaminate.scan import SCANNED, Progressing, Unwatched, scan
+from phi_fast.decontaminate.scan import SCANNED, Progressing, Unwatched, Watcher, scan
 from phi_fast.errors import GateError, InputError, RunError
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ def carry_out(
             from phi_fast.decontaminate.evidence import write_evidence
 
             found = write_evidence(folder, journal, plan.sources, channels.parts)
-            decided = _decide(plan, folder, index, journal, found, record, threads, tables_only)
+            decided = _decide(plan, folder, index, journal, record, threads, tables_only, watcher)
         _fill(record, plan, channels, found, decided, folder)
         text_bytes = record["counts"]["text_bytes"] - resumed["text_bytes"]
         record["timing"] = {
@@ -337,8 +337,8 @@ def _learnt(path: Path) -> NgramIndex | None:
 
 
 def _decide(
-    plan: Plan, folder: Path, index: NgramIndex, journal: Journal, found: Sequence[dict[str, int]],
-    record: dict[str, Any], threads: int, tables_only: bool,
+    plan: Plan, folder: Path, index: NgramIndex, journal: Journal, record: dict[str, Any], threads: int,
+    tables_only: bool, watcher: Watcher,
 ) -> Decided:  # fmt: skip
     from phi_fast.decontaminate.excerpts import write_excerpts
     from phi_fast.decontaminate.kept import origins
@@ -351,6 +351,7 @@ def _decide(
     write_excerpts(folder, journal, known, plan.policy, index.parts)
     if plan.policy.mode != "flag":
         record["clean_policy"] = plan.policy.as_dict()
+        watcher.stage("writing clean/")
         record["notes"] += write_corpus(
             folder,
             plan.sources,
@@ -358,6 +359,7 @@ def _decide(
             threads=threads,
             done=journal.sources.get(WRITTEN, {}),
             finished=lambda number, says: journal.add_source(WRITTEN, number, says),
+            wrote=watcher.wrote,
         )
     return decided
 

@@ -39,6 +39,9 @@ class Watcher(Protocol):
     ) -> None:
         """Learn that something is finished; ``bytes`` as stored, compressed where compressed."""  # fmt: skip
 
+    def wrote(self, bytes: int, *, resumed: bool = False) -> None:
+        """Learn how much of the corpus, as stored, is gone through for its clean copy."""
+
 
 Progressing = Callable[[int], AbstractContextManager[Watcher]]  # from the bytes there are
 
@@ -56,6 +59,9 @@ class Unwatched(AbstractContextManager["Unwatched"]):
         """Do nothing."""
 
     def advance(self, **_: int) -> None:
+        """Do nothing."""
+
+    def wrote(self, bytes: int, *, resumed: bool = False) -> None:
         """Do nothing."""
 
 

@@ -45,7 +45,7 @@ _EVERY = 5.0  # seconds between lines where the output is no terminal
 _LINES = 10  # of a passage shown
 _AROUND = 2  # lines of the document shown before and after it
 _REACH = 40  # characters shown before a passage that begins late in its line
-SCANNING = "scanning"  # the stage that the bar and the speed belong to
+SCANNING, COPYING = "scanning", "writing clean/"  # the stages that have a bar, a speed and an end in sight
 _STYLE = {"drop": "red", "cut": "yellow", "flag": "magenta", "keep": "green"}
 
 
@@ -90,9 +90,11 @@ class Progress:
             self._line(time.monotonic())
 
     def stage(self, name: str) -> None:
-        """Name what is done now; "scanning" is what has a bar, a speed and an end in sight."""
+        """Name what is done now; scanning and writing the clean corpus have a bar, a speed and an end in sight."""
         with self._lock:
             self._stage = name
+            if name == COPYING:  # the corpus is gone through once more
+                self._bytes = self._resumed = 0
             self._began = self._printed = time.monotonic()
             if not self._live and not self._quiet:
                 self._console.print(Text(f"{name} …"))
@@ -131,15 +133,19 @@ class Progress:
             if not self._live and now - self._printed >= _EVERY:
                 self._line(now)
 
+    def wrote(self, bytes: int, *, resumed: bool = False) -> None:
+        """Add what is gone through for the clean copy: bytes of the corpus as stored."""
+        self.advance(bytes=bytes, resumed=resumed)
+
     def _line(self, now: float) -> None:
         self._printed = now
         if not self._quiet:
-            ahead = f"{self._stage} {self._share:.0%}" if self._scanning and self._total else self._stage
+            ahead = f"{self._stage} {self._share:.0%}" if self._measured and self._total else self._stage
             self._console.print(Text(", ".join([ahead, *self._counts(now)])), soft_wrap=True)
 
     @property
-    def _scanning(self) -> bool:
-        return self._stage == SCANNING
+    def _measured(self) -> bool:
+        return self._stage in (SCANNING, COPYING)
 
     @property
     def _share(self) -> float:
@@ -147,15 +153,16 @@ class Progress:
 
     def _counts(self, now: float) -> list[str]:
         spent = max(now - self._began, 1e-6)
-        said = [f"{self._fresh_text / spent / 1e6:,.0f} MB/s"] if self._scanning and self._fresh_text else []
+        fresh = self._bytes - self._resumed
+        done = self._fresh_text if self._stage == SCANNING else fresh if self._stage == COPYING else 0
+        said = [f"{done / spent / 1e6:,.0f} MB/s"] if done else []
         said += [
             counted(self._documents, "document"),
             f"{self._matches:,} {'match' if self._matches == 1 else 'matches'}",
         ]
         if self._rejected:
             said.append(f"{self._rejected:,} rejected")
-        fresh = self._bytes - self._resumed
-        if self._scanning and self._total and fresh > 0 and self._bytes < self._total and spent > 0.5:
+        if self._measured and self._total and fresh > 0 and self._bytes < self._total and spent > 0.5:
             said.append(f"{duration((self._total - self._bytes) * spent / fresh)} left")
         return said
 
@@ -164,7 +171,7 @@ class Progress:
             now = time.monotonic()
             head = Table.grid(padding=(0, 1), expand=False)
             stage = Text(self._stage, "bold")
-            if self._scanning and self._total:
+            if self._measured and self._total:
                 head.add_row(self._spinner, stage, ProgressBar(1.0, self._share, width=36), Text(f"{self._share:.0%}"))
             else:
                 head.add_row(self._spinner, stage)

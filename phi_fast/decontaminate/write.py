@@ -107,6 +107,7 @@ def write_corpus(
     threads: int,
     done: Mapping[int, Any],
     finished: Callable[[int, Any], object],
+    wrote: Callable[..., object] = lambda bytes, resumed=False: None,
 ) -> list[str]:
     """Write clean/, several sources at a time.
 
@@ -120,6 +121,9 @@ def write_corpus(
         Sources that are written already, with what ``finished`` was told of them.
     finished
         Told when a source is written, in the caller's thread: its number, and JSON of what came of it.
+    wrote
+        Told of progress, from any thread: bytes of the sources gone through, and with ``resumed=True`` those of sources
+        that were written already.
 
     Returns
     -------
@@ -134,6 +138,7 @@ def write_corpus(
         threads=threads,
         done=done,
         finished=finished,
+        wrote=wrote,
     )
     _reject_unwritable(folder, sources, told, decided)
     return [told[number]["note"] for number in sorted(told) if told[number]["note"]]
@@ -148,6 +153,7 @@ def write_copies(
     threads: int,
     done: Mapping[int, Any],
     finished: Callable[[int, Any], object],
+    wrote: Callable[..., object] = lambda bytes, resumed=False: None,
 ) -> dict[int, dict[str, Any]]:
     """Write copies of sources without what is to be removed, several at a time, under their names in a folder.
 
@@ -159,7 +165,7 @@ def write_copies(
         Gives what a source's copy, by the source's number, leaves out; called from any thread.
     changed
         Names of the sources of which something is left out.
-    threads, done, finished
+    threads, done, finished, wrote
         As for :func:`write_corpus`.
 
     Returns
@@ -172,16 +178,25 @@ def write_copies(
     stopped = threading.Event()
 
     def write(number: int) -> dict[str, Any]:
+        source = sources[number]
+        left = source.size  # a table's bytes are counted as unpacked, a file may have grown: never more than its size
+
         def beat(count: int) -> None:
+            nonlocal left
             if stopped.is_set():
                 raise _Stopped
+            count = min(count, left)
+            left -= count
+            wrote(count)
 
-        source = sources[number]
         grew = verify_unchanged(source)
         written = write_clean(source, into / source.name, removals(number), tick=beat)
+        wrote(left)
         return {"note": grew, "faults": [[row, fault.reason, fault.rows] for row, fault in written.faults]}
 
     told = {number: says for number, says in done.items() if (into / sources[number].name).exists()}
+    if told:
+        wrote(sum(sources[number].size for number in told), resumed=True)
     left = iter([number for number in range(len(sources)) if number not in told])
     pending: dict[Future[dict[str, Any]], int] = {}
     pool = ThreadPoolExecutor(threads, thread_name_prefix="write")

@@ -8,7 +8,7 @@ import os
 import shutil
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -60,6 +60,36 @@ class Counts(Unwatched):
     def advance(self, **counts: Any) -> None:
         self.seen.append(counts)
 
+    def wrote(self, bytes: int, *, resumed: bool = False) -> None:
+        self.seen.append({"wrote": bytes, "resumed": resumed})
+
+
+def test_the_clean_copies_progress_adds_up_in_every_format(tmp_path: Path) -> None:
+    rows, corpus = documents(200), tmp_path / "corpus"
+    jsonl(corpus / "plain.jsonl", rows)
+    jsonl(corpus / "nothing-removed.jsonl", documents(50, seed="clean", leaking=False))
+    (corpus / "packed.jsonl.gz").write_bytes(gzip.compress((corpus / "plain.jsonl").read_bytes()))
+    pq.write_table(pa.Table.from_pylist(rows), corpus / "table.parquet", row_group_size=40)
+    decontaminate(corpus, exam(), tmp_path / "run", unit_bytes=4_000, progress=Counts)
+    wrote = [one for one in Counts.seen if "wrote" in one]
+    assert sum(one["wrote"] for one in wrote) == Counts.seen[0]["total"]
+    assert all(one["wrote"] >= 0 and not one["resumed"] for one in wrote)
+
+    class StopsInWriting(Unwatched):
+        sizes: ClassVar[list[int]] = []
+
+        def wrote(self, bytes: int, *, resumed: bool = False) -> None:
+            self.sizes.append(bytes)
+            if sum(self.sizes) > 30_000:
+                raise Stop
+
+    with pytest.raises(Stop):
+        decontaminate(corpus, exam(), tmp_path / "again", threads=1, unit_bytes=4_000, progress=StopsInWriting)
+    run = decontaminate(corpus, exam(), tmp_path / "again", unit_bytes=4_000, progress=Counts)
+    wrote = [one for one in Counts.seen if "wrote" in one]
+    assert sum(one["wrote"] for one in wrote) == Counts.seen[0]["total"]
+    assert output_bytes(run.path) == output_bytes(tmp_path / "run")
+
 
 def test_goes_on_where_it_stopped(corpus: Path, tmp_path: Path) -> None:
     whole = decontaminate(corpus, exam(), tmp_path / "whole", unit_bytes=4_000)
@@ -74,7 +104,9 @@ def test_goes_on_where_it_stopped(corpus: Path, tmp_path: Path) -> None:
     assert 0 < resumed["documents"] < 180
     assert resumed["documents"] + sum(one["documents"] for one in fresh) == 180
     assert resumed["bytes"] + sum(one["bytes"] for one in fresh) == Counts.seen[0]["total"]
-    assert [one["stage"] for one in Counts.seen if "stage" in one] == ["learning", "scanning", "writing", "reporting"]
+    assert [one["stage"] for one in Counts.seen if "stage" in one] == [
+        "learning", "scanning", "writing", "writing clean/", "reporting",
+    ]  # fmt: skip
 
 
 def test_goes_on_from_every_record_of_the_journal(tmp_path: Path) -> None:

@@ -260,6 +260,18 @@ def test_what_was_resumed_moves_the_bar_and_not_the_speed(clock: Clock) -> None:
         assert out.getvalue().splitlines()[-1] == "scanning 80%, 10 MB/s, 7 documents, 1 match, 1 rejected, 10 s left"
 
 
+def test_the_clean_copy_has_a_bar_and_a_speed_of_its_own(clock: Clock) -> None:
+    out = io.StringIO()
+    with Progress(1_000_000_000, console=Console(file=out, width=80)) as progress:
+        progress.stage("scanning")
+        progress.advance(bytes=1_000_000_000, text_bytes=900_000_000, documents=7)
+        progress.stage("writing clean/")
+        progress.wrote(500_000_000, resumed=True)
+        clock.now += 10
+        progress.wrote(100_000_000)
+        assert out.getvalue().splitlines()[-1] == "writing clean/ 60%, 10 MB/s, 7 documents, 0 matches, 40 s left"
+
+
 def test_quiet_prints_nothing_at_all(clock: Clock) -> None:
     out = io.StringIO()
     for force in (False, True):
