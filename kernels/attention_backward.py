@@ -375,8 +375,7 @@ def backward(
     keys: dict[str, Any] = config_for(KEYS_FLOAT if exact else KEYS_HALF, arch_of(q), block_d)
     queries: dict[str, Any] = config_for(QUERIES_FLOAT if exact else QUERIES_HALF, arch_of(q), block_d)
     inputs = (q, k, v, d_out, lse, delta, bounds, bounds if seed is None else seed)
-    strides = (q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1), out.stride(0))
-    strides = (*strides, d_q.stride(0))
+    strides = (*(step for one in (q, k, v) for step in one.stride()[:2]), out.stride(0), d_q.stride(0))
     numbers = (scale, scale * LOG2_E, 65536 / (65536 - threshold), threshold)
     common: dict[str, Any] = {"HEAD_DIM": head_dim, "BLOCK_D": block_d}
     products: dict[str, Any] = {"DROPOUT": threshold > 0, "PRECISION": dot_precision(q.dtype)}

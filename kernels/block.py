@@ -60,7 +60,7 @@ def block(
     Parameters
     ----------
     x
-        (batch, length, hidden), contiguous; fp16, bf16 or fp32 (fp64 on the reference alone); hidden up to 8,192.
+        (batch, length, hidden), contiguous; fp16, bf16 or fp32 (fp64 on the reference alone); hidden up to 4,096.
     weights
         `BlockWeights`; the matrices of one dtype, each vector of any. Where q, k, v and fc1 lie below each other in one
         storage (`joined_`), the joint product reads them there; else they are copied side by side first, each time:
@@ -184,7 +184,7 @@ def _checked(
     check_tensor("x", x, dtypes=FLOATS, shape=(None, None, None), contiguous=True)
     batch, length, hidden = x.shape
     check(x.numel() > 0, "x", "at least one token", f"shape {tuple(x.shape)}")
-    check(hidden <= layer_norm.MAX_WIDTH, "x", f"hidden up to {layer_norm.MAX_WIDTH}", hidden)
+    check(hidden <= layer_norm.MAX_WIDTH_ADD, "x", f"hidden up to {layer_norm.MAX_WIDTH_ADD}", hidden)
     check(heads > 0 and hidden % heads == 0, "heads", f"a divisor of hidden, {hidden}", heads)
     head_dim = hidden // heads
     good = head_dim % 16 == 0 and 16 <= head_dim <= 128
@@ -242,17 +242,20 @@ def _(x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     weights, _, numbers = _parts(rest)
     settings = Settings(*numbers)
     (tokens, hidden), inner = x.shape, weights.fc1_weight.shape[0]
-    wide = {"dtype": torch.promote_types(x.dtype, torch.float32), "device": x.device}
-    dtype = {"dtype": settings.dtype, "device": x.device}
-    softmax = {"dtype": torch.promote_types(settings.dtype, torch.float32), "device": x.device}
+    statistics = torch.promote_types(x.dtype, torch.float32)
+    softmax = torch.promote_types(settings.dtype, torch.float32)
+
+    def empty(dtype: torch.dtype, *shape: int) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device=x.device)
+
     return (
-        torch.empty((tokens, hidden), dtype=x.dtype, device=x.device),
-        torch.empty((tokens, hidden), **dtype),
-        torch.empty(tokens, **wide),
-        torch.empty(tokens, **wide),
-        torch.empty((tokens, 3 * hidden + inner), **dtype),
-        torch.empty((tokens, hidden + inner), **dtype),
-        torch.empty((settings.heads, tokens), **softmax),
+        empty(x.dtype, tokens, hidden),
+        empty(settings.dtype, tokens, hidden),
+        empty(statistics, tokens),
+        empty(statistics, tokens),
+        empty(settings.dtype, tokens, 3 * hidden + inner),
+        empty(settings.dtype, tokens, hidden + inner),
+        empty(softmax, settings.heads, tokens),
     )
 
 
@@ -268,8 +271,20 @@ def _backward(dout: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     kept = Kept(*rest[_N : _N + len(Kept._fields)])
     *numbers, wanted = numbers
     with torch.autocast(x.device.type, enabled=False):
+        cos, sin, positions, bounds, seed, residual_seed = places
         gradients = block_steps.backward(
-            dout.contiguous(), x, weights, kept, *places, Settings(*numbers), tuple(wanted)
+            dout.contiguous(),
+            x,
+            weights,
+            kept,
+            cos,
+            sin,
+            positions,
+            bounds,
+            seed,
+            residual_seed,
+            Settings(*numbers),
+            (wanted[0], wanted[1], wanted[2]),
         )
     return tuple(gradients)
 
@@ -318,18 +333,13 @@ def _gradients(ctx, dout, *_kept):  # type: ignore[no-untyped-def]
     g = Gradients(*_backward(dout, x, *saved, *ctx.numbers, wanted))
     rows = [part.shape[0] for part in (weights.q_bias, weights.k_bias, weights.v_bias, weights.fc1_bias)]
     # The joint gradient is handed out in views: rows of one matrix, which nothing copies.
-    matrices = g.in_weight.split(rows) if in_needed else [None] * 4
-    q_bias, k_bias, v_bias, fc1_bias = g.in_bias.split(rows)
-    q, k, v, fc1 = matrices
+    q, k, v, fc1 = torch.split(g.in_weight, rows) if in_needed else (g.in_weight,) * 4
+    q_bias, k_bias, v_bias, fc1_bias = torch.split(g.in_bias, rows)
     found = BlockWeights(
         g.norm_weight, g.norm_bias, q, q_bias, k, k_bias, v, v_bias,
-        g.dense_weight if needed.dense_weight else None, g.dense_bias,
-        fc1, fc1_bias, g.fc2_weight if needed.fc2_weight else None, g.fc2_bias,
+        g.dense_weight, g.dense_bias, fc1, fc1_bias, g.fc2_weight, g.fc2_bias,
     )  # fmt: skip
-    cast = [
-        one if one is None or not need else one.to(weight.dtype)
-        for one, weight, need in zip(found, weights, needed, strict=True)
-    ]
+    cast = [one.to(weight.dtype) if need else None for one, weight, need in zip(found, weights, needed, strict=True)]
     return g.x, *cast, *[None] * (6 + len(ctx.numbers))
 
 

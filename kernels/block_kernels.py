@@ -37,7 +37,7 @@ def turn_back_kernel(  # type: ignore[no-untyped-def]
     GIVEN: tl.constexpr, HEAD_DIM: tl.constexpr, HALF: tl.constexpr,
     BLOCK_HALF: tl.constexpr, BLOCK_REST: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """One of 3 * heads heads (q's, k's, v's) and every n-th block of rows; partial is (slices, 3 * heads * HEAD_DIM)."""
+    """One head of q, k or v and every n-th block of rows; partial is (slices, 3 * heads * HEAD_DIM)."""
     head = tl.program_id(0)
     base = gradient + head * HEAD_DIM
     pair = tl.arange(0, BLOCK_HALF)
@@ -52,10 +52,7 @@ def turn_back_kernel(  # type: ignore[no-untyped-def]
         first = tl.load(place, mask=mask, other=0.0).to(tl.float32)
         second = tl.load(place + HALF, mask=mask, other=0.0).to(tl.float32)
         if head < 2 * heads:
-            if GIVEN:
-                position = tl.load(positions + row, mask=row < rows, other=0)
-            else:
-                position = row % length
+            position = tl.load(positions + row, mask=row < rows, other=0) if GIVEN else row % length
             angle = position[:, None].to(tl.int64) * HALF + pair[None, :]
             c = tl.load(cos + angle, mask=mask, other=0.0).to(tl.float32)
             s = tl.load(sin + angle, mask=mask, other=0.0).to(tl.float32)

@@ -171,13 +171,12 @@ def backward(
 
     `wanted` says whether the in-projection's matrix, dense's and fc2's gradients are.
     """
-    (tokens, hidden), w, dtype = x.shape, weights, settings.dtype
+    hidden, w, dtype = x.shape[1], weights, settings.dtype
     proj, merged = kept.proj, kept.merged
     attended, activated, h = merged[:, :hidden], merged[:, hidden:], proj[:, 3 * hidden :]
     bias_dtype = w.q_bias.dtype
-    nothing = x.new_empty(0)
 
-    sums = nothing
+    sums = None
     if residual_seed is None:
         to_attention = to_mlp = dout.to(dtype)
     else:
@@ -185,8 +184,8 @@ def backward(
     d_merged = torch.empty_like(merged)
     torch.mm(to_attention, w.dense_weight.to(dtype), out=d_merged[:, :hidden])
     torch.mm(to_mlp, w.fc2_weight.to(dtype), out=d_merged[:, hidden:])
-    d_dense = torch.mm(to_attention.t(), attended).to(w.dense_weight.dtype) if wanted[1] else nothing
-    d_fc2 = torch.mm(to_mlp.t(), activated).to(w.fc2_weight.dtype) if wanted[2] else nothing
+    d_dense = torch.mm(to_attention.t(), attended).to(w.dense_weight.dtype) if wanted[1] else x.new_empty(0)
+    d_fc2 = torch.mm(to_mlp.t(), activated).to(w.fc2_weight.dtype) if wanted[2] else x.new_empty(0)
     del to_attention, to_mlp
 
     d_proj = torch.empty_like(proj)
@@ -204,13 +203,13 @@ def backward(
     del d_merged, d_out
     d_qkv_bias = turn_back(d_proj[:, : 3 * hidden], cos, sin, positions, settings.length, settings.heads, bias_dtype)
 
-    d_in = torch.mm(d_proj.t(), kept.y).to(w.q_weight.dtype) if wanted[0] else nothing
+    d_in = torch.mm(d_proj.t(), kept.y).to(w.q_weight.dtype) if wanted[0] else x.new_empty(0)
     d_y = torch.mm(d_proj, joint((w.q_weight, w.k_weight, w.v_weight, w.fc1_weight), 0, dtype))
     del d_proj
     d_x, d_norm_weight, d_norm_bias, partial = layer_norm.backward(
         d_y, x, w.norm_weight, kept.mean, kept.rstd, w.norm_bias.dtype, dout
     )
-    if residual_seed is None:
+    if sums is None:
         d_dense_bias = column_sum(partial, bias_dtype) if dispatch(x) == "triton" else partial.sum(0).to(bias_dtype)
         d_fc2_bias = d_dense_bias.clone()
     else:

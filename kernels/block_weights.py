@@ -50,9 +50,7 @@ def check_weights(weights: BlockWeights, x: Tensor) -> int:
     InputError
         A weight of another dtype, shape, device or stride, by its name.
     """
-    check(isinstance(weights, tuple) and len(weights) == len(BlockWeights._fields), "weights",
-          "a BlockWeights", type(weights).__name__)  # fmt: skip
-    weights = BlockWeights(*weights)
+    check(len(weights) == len(BlockWeights._fields), "weights", "a BlockWeights", f"{len(weights)} tensors")
     hidden = x.shape[-1]
     check_tensor("fc1_weight", weights.fc1_weight, dtypes=FLOATS, shape=(None, hidden), like=x, contiguous=True)
     mlp: int = weights.fc1_weight.shape[0]
@@ -121,6 +119,7 @@ def joined_(weights: BlockWeights, *, columns: bool = False) -> None:
         forward, but these two are no longer contiguous, which some optimisers and checkpoint formats do not take.
     """
     w = weights
+    groups: list[tuple[tuple[Tensor, ...], int]]
     groups = [((w.q_weight, w.k_weight, w.v_weight, w.fc1_weight), 0), ((w.q_bias, w.k_bias, w.v_bias, w.fc1_bias), 0)]
     if columns:
         groups.append(((w.dense_weight, w.fc2_weight), 1))

@@ -34,7 +34,9 @@ MAX_WIDTH = 8192  # a row is held in one program's registers; twice as much spil
 # The backward holds x, dy, the gain and two running sums; a thread keeps at most 16 columns of each.
 _FORWARD: Table = {80: [(512, {"num_warps": 1}), (2048, {"num_warps": 4}), (MAX_WIDTH, {"num_warps": 8})]}
 _BACKWARD: Table = {80: [(512, {"num_warps": 2}), (2048, {"num_warps": 8}), (MAX_WIDTH, {"num_warps": 16})]}
-_BACKWARD_ADD: Table = {80: [(512, {"num_warps": 2}), (2048, {"num_warps": 8}), (MAX_WIDTH, {"num_warps": 32})]}
+# With an addend there is a third sum.
+MAX_WIDTH_ADD = 4096
+_BACKWARD_ADD: Table = {80: [(512, {"num_warps": 2}), (2048, {"num_warps": 8}), (MAX_WIDTH_ADD, {"num_warps": 16})]}
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
@@ -196,7 +198,7 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Do what `_backward` does, inside another op's body; dy may have another dtype than x.
 
-    An `addend` (rows, width), contiguous, is added to dx in the same pass.
+    An `addend` (rows, width), contiguous, is added to dx in the same pass; width up to `MAX_WIDTH_ADD` then.
 
     Returns
     -------
@@ -272,9 +274,10 @@ def compile_cases(arch: int) -> list[Case]:
         types = dict.fromkeys(("x", "dy", "addend", "dx"), "*fp16") | {"weight": "*fp32", **statistics}
         types |= {"dweight": "*fp32", "dbias": "*fp32", "dsum": "*fp32"}
         types |= dict.fromkeys(("stride", "dy_stride", "rows", "width"), "i32")
-        for label, table in (("", _BACKWARD), (", addend", _BACKWARD_ADD)):
-            constants = {"BLOCK": width, "ADD": bool(label)}
-            config = config_for(table, arch, width)
-            title = f"layer norm backward{label}, {width}"
+        for label, table, most in (("", _BACKWARD, MAX_WIDTH), (", addend", _BACKWARD_ADD, MAX_WIDTH_ADD)):
+            block = min(width, most)
+            constants = {"BLOCK": block, "ADD": bool(label)}
+            config = config_for(table, arch, block)
+            title = f"layer norm backward{label}, {block}"
             cases.append(Case(title, backward_kernel, types, constants, **config, multiples=multiples))
     return cases

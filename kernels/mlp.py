@@ -371,13 +371,13 @@ def compile_cases(arch: int) -> list[Case]:
     cases = []
     for label, given in (("bias GELU", True), ("GELU", False)):
         config = config_for(_FORWARD, arch, 8192)
-        numbers = ("rows", "width", "x_stride", "y_stride")
+        numbers = ["rows", "width", "x_stride", "y_stride"]
         types = {"x": "*fp16", "bias": "*fp16", "y": "*fp16", **dict.fromkeys(numbers, "i32")}
         warps = config.pop("num_warps")
-        constants = {"BIAS": given, **config}
+        constants: dict[str, int] = {"BIAS": given, **config}
         cases.append(Case(f"{label} forward", forward_kernel, types, constants, warps, multiples=numbers))
         config = config_for(_BACKWARD, arch, 8192)
-        numbers = ("rows", "width", "x_stride", "dy_stride", "dx_stride")
+        numbers = ["rows", "width", "x_stride", "dy_stride", "dx_stride"]
         types = dict.fromkeys(("x", "bias", "dy", "dx"), "*fp16") | {"partial": "*fp32"}
         types |= dict.fromkeys(numbers, "i32")
         warps = config.pop("num_warps")
@@ -391,8 +391,8 @@ def compile_cases(arch: int) -> list[Case]:
         types = dict.fromkeys(("x", "weight", "bias", "before", "y"), pointer) | dict.fromkeys("MNK", "i32")
         config = config_for(_LINEAR, arch, 2048) | _narrower(dtype)
         launch = {"num_warps": config.pop("num_warps"), "num_stages": config.pop("num_stages")}
-        constants = {**config, "PRECISION": _PRECISION}
+        settings = {**config, "PRECISION": _PRECISION}
         cases.append(
-            Case(f"linear bias GELU, {label}", linear_kernel, types, constants, **launch, multiples=("M", "N", "K"))
+            Case(f"linear bias GELU, {label}", linear_kernel, types, settings, **launch, multiples=("M", "N", "K"))
         )
     return cases
