@@ -26,7 +26,7 @@ from packaging.version import Version
 from phi_fast.kernels._common import Case, interpreted, triton
 
 ARCHS = (80, 90, 100)
-MODULES = ("_reduce", "layer_norm", "residual", "rotary", "mlp", "cross_entropy", "attention")
+MODULES = ("_reduce", "layer_norm", "residual", "rotary", "mlp", "cross_entropy", "attention", "block")
 RESULTS = Path(__file__).parents[1] / "results"
 _DOTS = {80: r"mma\.sync", 90: r"wgmma", 100: r"tcgen05\.mma"}
 

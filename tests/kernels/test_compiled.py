@@ -32,6 +32,7 @@ def test_every_op_is_compiled_for_every_architecture(rows: list[dict[str, Any]])
     names = {row["kernel"] for row in rows}
     begun = ["column sum", "layer norm", "residual", "rotary", "bias GELU", "linear bias GELU", "cross-entropy"]
     begun += [f"attention {kernel}" for kernel in ("rotary", "forward", "delta", "keys", "queries")]
+    begun += ["GELU", "block turn back", "block split gradient"]
     for title in begun:
         assert any(name.startswith(title) for name in names), title
     assert len(rows) == 3 * len(names)
