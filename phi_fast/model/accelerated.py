@@ -1,4 +1,4 @@
-"""transformers' phi with the kernels in place of its own operations: the classes `accelerate` gives to a model's modules.
+"""transformers' phi with the kernels under it: the classes `accelerate` gives to a model's modules.
 
 Each is named as the class it stands for, so that a saved config, FSDP's wrapping by name and a pickle find what they
 look for. A call that the kernels do not serve is transformers' own, by the parent class.
@@ -103,7 +103,7 @@ class PhiDecoderLayer(modeling_phi.PhiDecoderLayer):  # type: ignore[misc]
         if not all(raw(one) for one in linears) or not raw(self.input_layernorm, nn.LayerNorm):
             return False
         dtypes = {part.dtype for one in linears for part in (one.weight, one.bias)}
-        return x is None or len(dtypes) == 1 and (fused.product_dtype(x) != x.dtype or x.dtype in dtypes)
+        return x is None or (len(dtypes) == 1 and (fused.product_dtype(x) != x.dtype or x.dtype in dtypes))
 
     def _rates(self) -> tuple[float, float]:
         residual = self.resid_dropout
@@ -179,7 +179,7 @@ class PhiModel(modeling_phi.PhiModel):  # type: ignore[misc]
             return True
         if self.training and use_cache:
             return True
-        if kwargs.get("output_attentions", None) or getattr(config, "output_attentions", False):
+        if kwargs.get("output_attentions") or getattr(config, "output_attentions", False):
             warnings.warn("attention weights are asked for: this call runs without phi_fast's kernels", stacklevel=3)
             return True
         if mask is not None and (not isinstance(mask, Tensor) or mask.shape != given.shape[:2]):

@@ -1,7 +1,7 @@
 """The operations of `operations`, from the kernels: what `Phi(config, ops=FUSED)` is computed with.
 
-On CUDA tensors Triton runs, elsewhere the kernels' references in plain PyTorch. Under autocast products are taken in its
-type, as PyTorch takes them: the stream, LayerNorm and the loss stay in theirs.
+On CUDA tensors Triton runs, elsewhere the kernels' references in plain PyTorch. Under autocast products are taken in
+its type, as PyTorch takes them; the stream, LayerNorm and the loss stay in theirs.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def prepare(places: Places) -> Places:
     Returns
     -------
     Places
-        With `cos` and `sin`, (T, rotary_dim / 2) float32 tables; `positions` int32; and `bounds`, int32 (2, B · T), where
-        each token's document begins and ends, None where every row is one document.
+        With `cos` and `sin`, (T, rotary_dim / 2) float32 tables; `positions` int32; and `bounds`, int32 (2, B · T),
+        where each token's document begins and ends, None where every row is one document.
     """
     device, length = places.positions.device, places.positions.shape[-1]
     cos, sin = rotary_kernel.rotary_tables(length, places.rotary_dim, places.rope_theta, device)
