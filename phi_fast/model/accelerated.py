@@ -287,11 +287,13 @@ TWINS: dict[type, type] = {
 
 def _record_outputs() -> None:
     """Enter our classes where transformers looks up, by a class's name, which outputs can be asked for."""
-    for name in ("output_capturing", "generic"):  # before and after it got a module of its own
+    for name in ("output_capturing", "generic"):  # newer and older versions
         with contextlib.suppress(ImportError):
             registry = getattr(importlib.import_module(f"transformers.utils.{name}"), "_CAN_RECORD_REGISTRY", None)
-            for theirs, ours in TWINS.items() if isinstance(registry, dict) else ():
-                dict.__setitem__(registry, str(ours), getattr(theirs, "_can_record_outputs", None) or {})
+            if isinstance(registry, dict):
+                for theirs, ours in TWINS.items():
+                    # dict's own, for a newer registry takes a model in place of its class's name.
+                    dict.__setitem__(registry, str(ours), getattr(theirs, "_can_record_outputs", None) or {})
 
 
 _record_outputs()

@@ -18,6 +18,15 @@ pytest.importorskip("accelerate", reason="transformers.Trainer needs accelerate"
 PAD = 0
 
 
+@pytest.fixture(autouse=True)
+def no_precision_left_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainer keeps the precision of the process's last run in the environment and in accelerate's state."""
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(True)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+
+
 def examples(count: int, seed: int) -> list[dict[str, list[int]]]:
     """Rows of different lengths that count on from some token, so that there is something to learn."""
     generator = torch.Generator().manual_seed(seed)
@@ -55,11 +64,11 @@ def losses(history: list[dict[str, float]]) -> dict[tuple[float, str], float]:
     return {(one["step"], key): one[key] for one in history for key in ("loss", "eval_loss", "grad_norm") if key in one}
 
 
-def same(found: Any, wanted: Any) -> None:
+def same(found: Any, wanted: Any, within: float = 1e-4) -> None:
     ours, theirs = losses(found.state.log_history), losses(wanted.state.log_history)
     assert ours.keys() == theirs.keys() and len(ours) > 0
     for place, value in theirs.items():
-        assert abs(ours[place] - value) < 1e-4 * max(1.0, abs(value)), place
+        assert abs(ours[place] - value) < within * max(1.0, abs(value)), place
 
 
 @pytest.mark.usefixtures("reference")
@@ -76,8 +85,9 @@ def test_training_evaluation_and_resuming(tmp_path: Path) -> None:
     same(runs[1], runs[0])
     history = losses(runs[0].state.log_history)
     assert len(history) == 8 * 2 + 2 and history[8, "loss"] < history[1, "loss"] - 0.3
-    for one, other in zip(runs[1].model.parameters(), runs[0].model.parameters(), strict=True):
-        torch.testing.assert_close(one, other, atol=1e-3, rtol=0)
+    for (name, one), other in zip(runs[1].model.named_parameters(), runs[0].model.parameters(), strict=True):
+        if not name.endswith("k_proj.bias"):  # softmax does not see it: its gradient is rounding, which Adam blows up
+            torch.testing.assert_close(one, other, atol=1e-3, rtol=0, msg=name)
 
     again = hf.make(seed=9, pad_token_id=PAD)
     phi_fast.accelerate(again)
@@ -106,22 +116,18 @@ def test_packed_without_padding(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("reference")
-def test_checkpointing_label_smoothing_and_bfloat16(tmp_path: Path) -> None:
-    for changes in ({"gradient_checkpointing": True}, {"label_smoothing_factor": 0.1}, {"bf16": True}):
-        runs = []
-        for name in ("theirs", "ours"):
-            model = hf.make(pad_token_id=PAD)
-            if name == "ours":
-                phi_fast.accelerate(model, keep_logits="label_smoothing_factor" in changes)
-            run = trainer(model, tmp_path / name, max_steps=2, save_strategy="no", eval_strategy="no", **changes)
-            run.train()
-            runs.append(run)
-        if "bf16" not in changes:
-            same(runs[1], runs[0])
-            continue
-        ours, theirs = (losses(run.state.log_history) for run in runs[::-1])
-        for place, value in theirs.items():
-            assert abs(ours[place] - value) < 2e-2 * max(1.0, abs(value)), place
+@pytest.mark.parametrize("how", ["gradient_checkpointing", "label_smoothing_factor", "bf16"])
+def test_with(how: str, tmp_path: Path) -> None:
+    runs = []
+    for name in ("theirs", "ours"):
+        model = hf.make(pad_token_id=PAD)
+        if name == "ours":
+            phi_fast.accelerate(model, keep_logits=how == "label_smoothing_factor")
+        changes = {how: 0.1 if how == "label_smoothing_factor" else True}
+        run = trainer(model, tmp_path / name, max_steps=2, save_strategy="no", eval_strategy="no", **changes)
+        run.train()
+        runs.append(run)
+    same(runs[1], runs[0], 2e-2 if how == "bf16" else 1e-4)
 
 
 def test_in_triton(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
