@@ -26,12 +26,12 @@ ROOT = Path(__file__).resolve().parents[1]
 PAD, VOCABULARY = 256, 320
 THEIRS = "transformers"
 # What each run sets in its environment.
-CPU_RUNS = {
+CPU_RUNS: dict[str, dict[str, str]] = {
     THEIRS: {},
     "phi_fast, references": {"PHI_FAST_KERNELS": "reference"},
     "phi_fast, kernels interpreted": {"PHI_FAST_KERNELS": "triton", "TRITON_INTERPRET": "1"},
 }
-GPU_RUNS = {THEIRS: {}, "phi_fast": {}}
+GPU_RUNS: dict[str, dict[str, str]] = {THEIRS: {}, "phi_fast": {}}
 
 
 def rows_of_text(length: int, count: int) -> list[dict[str, list[int]]]:

@@ -201,6 +201,25 @@ def test_moved_where_no_kernel_runs_it_is_transformers_own(monkeypatch: pytest.M
     assert torch.equal(ours.eval()(ids).logits, theirs.eval()(ids).logits)
 
 
+def test_a_forward_that_was_replaced() -> None:
+    theirs, ours = hf.make(attn_implementation="eager"), hf.make(attn_implementation="eager")
+    ids = hf.tokens(theirs, 2, 9)
+    ours(ids, output_attentions=True)  # whereafter transformers 4 leaves forwards bound to their modules
+    phi_fast.accelerate(ours)
+    assert all("forward" not in layer.__dict__ for layer in ours.model.layers)
+    same_training(theirs, ours, ids, ids)
+    ours.model.layers[1].forward = lambda x, **_: x
+    with pytest.raises(InputError, match="the forward of a PhiDecoderLayer was replaced after accelerate: undo that"):
+        phi_fast.restore(ours)
+    phi_fast.accelerate(ours)
+    del ours.model.layers[1].forward
+    phi_fast.restore(ours)
+    ours.model.layers[1].forward = lambda x, **_: x
+    with pytest.raises(InputError, match="the forward of a PhiDecoderLayer was replaced or wrapped: accelerate first"):
+        phi_fast.accelerate(ours)
+    assert type(ours) is modeling_phi.PhiForCausalLM
+
+
 class Sub(modeling_phi.PhiForCausalLM):
     """A model of one's own, whose forward may be another."""
 
