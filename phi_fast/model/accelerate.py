@@ -10,7 +10,6 @@ are. See docs/accelerate.md for what then runs where.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -230,14 +229,18 @@ def _report(model: Any, keep_logits: bool) -> Report:
 
     layers = list(model.model.layers)
     fused = sum(layer.is_fused() for layer in layers)
-    whole: Callable[[nn.Module], bool] = raw
     notes = []
     if fused < len(layers):
-        names = sorted({type(one).__name__ for layer in layers for one in layer.linears() if not whole(one)})
-        why = f"projections are {', '.join(names)}" if names else "a LayerNorm is more than its weights"
-        notes.append(f"{len(layers) - fused} layers call their modules, whose {why}")
+        held = [one for layer in layers for one in layer.linears() if not raw(one)]
+        why = " and ".join(sorted({_what(one) for one in held})) or "beside LayerNorms with hooks"
+        notes.append(f"{len(layers) - fused} layers call their projections as modules: {why}")
     if keep_logits:
         notes.append("the loss is transformers' own, for logits are kept")
     elif not raw(model.lm_head):
-        notes.append(f"the loss is transformers' own, for the head is a {type(model.lm_head).__name__} of its own")
+        notes.append(f"the loss is transformers' own: the head is {_what(model.lm_head)}")
     return Report(fused, len(layers) - fused, not keep_logits and raw(model.lm_head), tuple(notes))
+
+
+def _what(module: nn.Module) -> str:
+    kind = type(module)
+    return "nn.Linear with hooks" if kind is nn.Linear else f"{kind.__module__}.{kind.__qualname__}"
