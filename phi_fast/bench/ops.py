@@ -182,11 +182,12 @@ def op(
     axis: str | None = None,
     passes: Sequence[str] = PASSES,
     summary: str = "",
+    compiles: bool = True,
 ) -> Callable[[Function], Function]:
     """Make the decorated function, plain PyTorch, the definition of a new op; see `Op` for the parameters.
 
-    It is measured as "eager" and, compiled, as "torch.compile". `small` defaults to the first case, `interpreted` to
-    `small`, `axis` to the first size, `summary` to the function's docstring.
+    It is measured as "eager" and, if it `compiles`, as "torch.compile". `small` defaults to the first case,
+    `interpreted` to `small`, `axis` to the first size, `summary` to the function's docstring.
 
     Raises
     ------
@@ -210,7 +211,8 @@ def op(
             axis or next(iter(every[0].sizes), ""), tuple(passes), {},
         )  # fmt: skip
         here.implementations[EAGER] = Implementation(EAGER, lambda: function)
-        here.implementations[COMPILED] = Implementation(COMPILED, lambda: compiled(function), "compile")
+        if compiles:
+            here.implementations[COMPILED] = Implementation(COMPILED, lambda: compiled(function), "compile")
         OPS[name] = here
         return function
 
