@@ -188,7 +188,7 @@ def _measured(
     def wanted(way: Implementation) -> bool:
         return any((one.name, case.label, name, phase, way.name) not in done for phase in passes)
 
-    ways = [way for way in one.chosen(settings.rivals, cpu=cpu) if way.own or wanted(way)]
+    ways = [way for way in one.chosen(settings.rivals, cpu=cpu) if one.own or way.own or wanted(way)]
     if not ways or not passes:
         return []
     dtype, device = DTYPES[name], settings.device
