@@ -8,6 +8,7 @@ is seen; and everything runs twice, for the same input must give the same bits.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -103,15 +104,19 @@ def equal(what: str, good: bool, reason: str = "") -> Row:
     return {"what": what, "verdict": "PASS" if good else "FAIL", "reason": "" if good else reason or "differs"}
 
 
-def op(name: str, dtype: str, big: bool, only: int | None = None) -> Value:
-    """Check one op of `ops_to_check.CASES` at all its sizes (`big`: a GPU's; else the interpreter's), or one of them."""
+def plan(big: bool) -> Value:
+    """List what `op` can check: [op, number, title], the longest to compile first."""
     from ops_to_check import CASES
 
-    rows: list[Row] = []
-    cases = list(CASES[name](big, dtype))
-    for what, function, reference, inputs in cases if only is None else cases[only : only + 1]:
-        rows += judged(what, function, reference, inputs, dtype)
-    return {"rows": rows}
+    return {"cases": [[name, number, one[0]] for name, of in CASES.items() for number, one in enumerate(of(big, ""))]}
+
+
+def op(name: str, number: int, dtype: str, big: bool) -> Value:
+    """Check one op of `ops_to_check.CASES` at one of its sizes, a GPU's if `big`."""
+    from ops_to_check import CASES
+
+    what, function, reference, inputs = next(itertools.islice(CASES[name](big, dtype), number, None))
+    return {"rows": judged(what, function, reference, inputs, dtype)}
 
 
 def masks(big: bool) -> Value:
@@ -124,10 +129,10 @@ def masks(big: bool) -> Value:
     rows = []
     shape = torch.Size((4096, 2048) if big else (5, 77))
     one, zero = torch.ones(shape, device=device()), torch.zeros(shape, device=device())
-    for place, keep in enumerate(residual_masks(shape, seed, 0.1)):
-        branches = (one, zero) if place == 0 else (zero, one)
+    for branch, keep in enumerate(residual_masks(shape, seed, 0.1)):
+        branches = (one, zero) if branch == 0 else (zero, one)
         found = residual(zero, *branches, 0.1, seed) != 0
-        rows.append(equal(f"mask of residual, branch {place}", torch.equal(found, keep)))
+        rows.append(equal(f"mask of residual, branch {branch}", torch.equal(found, keep)))
     heads, length, width = (3, 2048, 64) if big else (2, 40, 16)
     place = torch.arange(length, device=device())
     kept = kept_probabilities(seed, heads, place, place, 6554)  # 0.1 in steps of 1 / 65,536

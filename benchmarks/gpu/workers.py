@@ -95,7 +95,7 @@ class _Child:
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115
 
     def ask(self, task: Task, seconds: float, last: bool) -> Answer:
         """Have a task run; `last` says that running out of `seconds` is running out of all time."""
@@ -113,7 +113,7 @@ class _Child:
             self.end()
             answer = {"skipped": OUT_OF_TIME} if last else {"error": f"not done after {seconds:.0f} s"}
         elif line:
-            answer = json.loads(line)
+            answer = dict(json.loads(line))
         else:
             code = process.wait()
             named = signal.Signals(-code).name if code < 0 else f"exit status {code}"
@@ -170,7 +170,7 @@ class _Child:
 
 
 def main() -> None:
-    """Be a child: read tasks from standard input, answer on what was standard output, which is then closed to others."""
+    """Be a child: read tasks from standard input, answer on what was standard output."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:
