@@ -58,7 +58,7 @@ def machine() -> Machine:
 
     total, free = _memory()
     return Machine(
-        cpu=_cpu_name(),
+        cpu=cpu_name(),
         cores=_cores(),
         simd=_native.simd(),
         simd_available=tuple(_native.SIMD_AVAILABLE),
@@ -175,7 +175,8 @@ def _satisfies(requirement: Requirement, version: str) -> bool:
         return False
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """Name the processor, as the system does."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

@@ -100,6 +100,7 @@ _PACKED = [
 @op(
     "attention_packed", inputs=_packed_inputs, cases=_PACKED, small=_PACKED[1:2], work=packed_work,
     interpreted=[{"documents": 5, "tokens": 180, "head_dim": 64, "heads": 2}],
+    compiles=False,  # each document's length would be compiled for
 )  # fmt: skip
 def _attention_packed(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor) -> Tensor:
     """Causal attention within packed documents, 32 dimensions of each head turned by rotary positions first."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from phi_fast.bench import attentions, memory_bound, products, rivals
+from phi_fast.bench import attentions, blocks, memory_bound, products, rivals
 from phi_fast.bench.ops import OPS
 
-__all__ = ["OPS", "attentions", "memory_bound", "products", "rivals"]
+__all__ = ["OPS", "attentions", "blocks", "memory_bound", "products", "rivals"]

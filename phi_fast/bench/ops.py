@@ -130,6 +130,8 @@ class Op:
         The size that charts run along; the others make panels.
     passes
         Which of forward, backward and both make sense.
+    own
+        Whether it came from a person's file, which may have changed: never taken from an earlier run.
     """
 
     name: str
@@ -143,6 +145,7 @@ class Op:
     axis: str
     passes: Sequence[str]
     implementations: dict[str, Implementation]
+    own: bool = False
 
     def works(self, sizes: Sizes, dtype: torch.dtype) -> dict[str, Work] | None:
         """Give each pass's work; "both" is the other two together unless the op says otherwise."""
@@ -167,6 +170,10 @@ class Op:
 OPS: dict[str, Op] = {}
 
 
+def _own(function: Function) -> bool:
+    return not getattr(function, "__module__", "").startswith("phi_fast.")
+
+
 def _cases(given: Sequence[Sizes | Case]) -> tuple[Case, ...]:
     return tuple(one if isinstance(one, Case) else Case(one) for one in given)
 
@@ -182,11 +189,12 @@ def op(
     axis: str | None = None,
     passes: Sequence[str] = PASSES,
     summary: str = "",
+    compiles: bool = True,
 ) -> Callable[[Function], Function]:
     """Make the decorated function, plain PyTorch, the definition of a new op; see `Op` for the parameters.
 
-    It is measured as "eager" and, compiled, as "torch.compile". `small` defaults to the first case, `interpreted` to
-    `small`, `axis` to the first size, `summary` to the function's docstring.
+    It is measured as "eager" and, if it `compiles`, as "torch.compile". `small` defaults to the first case,
+    `interpreted` to `small`, `axis` to the first size, `summary` to the function's docstring.
 
     Raises
     ------
@@ -207,10 +215,11 @@ def op(
         said = summary or (function.__doc__ or "").strip().split("\n")[0]
         here = Op(
             name, said, function, inputs, every, few, few if interpreted is None else _cases(interpreted), work,
-            axis or next(iter(every[0].sizes), ""), tuple(passes), {},
+            axis or next(iter(every[0].sizes), ""), tuple(passes), {}, _own(function),
         )  # fmt: skip
         here.implementations[EAGER] = Implementation(EAGER, lambda: function)
-        here.implementations[COMPILED] = Implementation(COMPILED, lambda: compiled(function), "compile")
+        if compiles:
+            here.implementations[COMPILED] = Implementation(COMPILED, lambda: compiled(function), "compile")
         OPS[name] = here
         return function
 
@@ -270,7 +279,7 @@ def rival(
         known = OPS[to].implementations
         if called in known:
             raise InputError(f'rival: op "{to}" has an implementation "{called}" already; give another name')
-        own = not function.__module__.startswith("phi_fast.")
+        own = called != OURS and _own(function)
         build = function if builds else lambda: function
         known[called] = Implementation(called, build, needs, lacks, exact, own)
         if called == OURS:  # first in every table
