@@ -65,8 +65,7 @@ def judged(
     precision = DTYPES[dtype]
     rounded = [one.to(precision) for one in inputs]
     plain, plain_slopes = results(reference, rounded, None)
-    upstream = [normal(*one.shape, seed=100 + index).to(precision) for index, one in enumerate(plain)]
-    plain, plain_slopes = results(reference, rounded, upstream)
+    upstream = [normal(*one.shape, seed=100 + index).to(one.dtype) for index, one in enumerate(plain)]
     exact, exact_slopes = results(reference, [one.double() for one in rounded], upstream)
     with poisoned():
         found, slopes = results(function, rounded, upstream)

@@ -16,7 +16,7 @@ from phi_fast.bench.measure import time
 Value = dict[str, Any]
 # What the thresholds need first: (op, what its case's sizes must hold).
 FIRST: tuple[tuple[str, dict[str, float]], ...] = (
-    ("block", {"rows": 32768}),
+    ("block", {"tokens": 32768}),
     ("attention", {"length": 2048, "head_dim": 64}),
     ("layer_norm", {"rows": 32768, "width": 2048}),
     ("bias_gelu", {"rows": 32768}),

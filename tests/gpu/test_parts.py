@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -169,3 +170,16 @@ def test_adopting_copies_results_and_names_rows(tmp_path: Path) -> None:
     stage_file(run_folder, "limits", "", [])
     with pytest.raises(adopt.Refused, match="a rehearsal"):
         adopt.adopt(run_folder, results)
+
+
+def test_candidates_compile_for_hopper_without_spills() -> None:
+    """A sample; `python benchmarks/gpu/tune.py` compiles them all."""
+    pytest.importorskip("triton", minversion="3.3", reason="no Triton of 3.3 or newer here")
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    names = ["column sum", "attention queries, head 64", "residual backward", "rotary", "bias GELU backward"]
+    command = [sys.executable, FOLDER / "tune.py", "--most", "1", "--names", *names]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = done.stdout.splitlines()
+    assert len(lines) == 7  # attention with dropout too, rotary in place too
+    assert all(" 0 bytes spilled" in line and '"num_warps"' in line for line in lines)
