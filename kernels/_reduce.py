@@ -60,5 +60,5 @@ def tunables() -> list[Tunable]:
         return lambda: column_sum(partial, dtype)
 
     # Columns are few: narrow blocks of them keep all multiprocessors busy.
-    candidates = choices(ROWS=(16, 32, 64, 128), COLUMNS=(8, 16, 32, 64), num_warps=(1, 2, 4, 8))
+    candidates = choices(ROWS=(16, 32, 64, 128), COLUMNS=(8, 16, 32, 64), num_warps=(2, 4, 8))
     return [Tunable("column sum", _CONFIG, 2048, candidates, launch)]

@@ -305,7 +305,7 @@ def tunables() -> list[Tunable]:
 
         return launch
 
-    warps = choices(num_warps=(1, 2, 4, 8, 16))
+    warps = choices(num_warps=(2, 4, 8, 16))
     return [
         tunable
         for width in (1024, 2048)

@@ -427,7 +427,7 @@ def tunables() -> list[Tunable]:
     passes = choices(ROWS=(1, 2, 4, 8, 16), COLUMNS=(128, 256, 512, 1024), num_warps=(4, 8))
     tiles = [
         {"BLOCK_M": m, "BLOCK_N": n, "BLOCK_K": 64, "GROUP": 8, "num_warps": 8, "num_stages": stages}
-        for m, n in ((128, 128), (128, 256), (256, 128))
+        for m, n in ((128, 128), (64, 256), (128, 64))
         for stages in (3, 4)
     ]
     return [

@@ -2,8 +2,9 @@
 
     python benchmarks/gpu/adopt.py FOLDER
 
-It changes no kernel file: put the rows it prints into their tables, run `python benchmarks/gpu/compile_table.py` and
-the tests, and commit all of it with the results.
+It changes no kernel file: put the rows it prints into their tables (an architecture without rows of its own gets all
+of those it has used so far), run `python benchmarks/gpu/compile_table.py` and the tests, and commit all of it with the
+results.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ def rows(answers: list[dict[str, Any]]) -> list[str]:
             continue
         wanted[key] = one["row"]
         if one["best"] != one["current"]:
-            lines.append(f"{one['file']}, {one['table']}: {one['row']}  # {one['title']}: {gain:.2f} times as fast")
+            where = f"{one['file']}, {one['table']}[{one['arch']}]"
+            lines.append(f"{where}: {one['row']}  # {one['title']}: {gain:.2f} times as fast")
     return lines
 
 

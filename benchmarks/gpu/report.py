@@ -83,7 +83,7 @@ def _settings(answers: list[Answer]) -> list[str]:
         one = answer.get("value") or {}
         if "best" in one:
             kept = " (as it is)" if one["best"] == one["current"] else ""
-            name = f"{one['title']}: {one['file']} `{one['table']}`"
+            name = f"{one['title']}: {one['file']} `{one['table']}[{one['arch']}]`"
             lines.append(f"| {name} | `{one['row']}`{kept} | {one['best_ms']:.4g} | {one['current_ms']:.4g} |")
     return lines
 

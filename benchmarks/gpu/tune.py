@@ -96,8 +96,8 @@ def race(title: str, candidates: Sequence[Mapping[str, int]], dtype: str, tokens
     Returns
     -------
     dict
-        title, file, table (its name), size; current and best settings with their milliseconds, the milliseconds of all
-        that were timed, and row: the line to put into the table.
+        title, file, table (its name), arch, size; current and best settings with their milliseconds, the milliseconds
+        of all that were timed, and row: the line to put into the table.
     """
     _, tunable = tunables()[title]
     here, watch = device(), clock()
@@ -127,6 +127,9 @@ def race(title: str, candidates: Sequence[Mapping[str, int]], dtype: str, tokens
     best = min(range(len(final)), key=final.__getitem__)
     if final[best] > GAIN * final[0]:
         best = 0
+    arch = arch_of(torch.empty(0, device=here))
+    rows = tunable.table[max([one for one in tunable.table if one <= arch], default=min(tunable.table))]
+    largest = next((size for size, _ in rows if tunable.size <= size), rows[-1][0])
     table = next(
         f"{home}.{name}" for home in HOMES for name, value in vars(kernel_file(home)).items() if value is tunable.table
     )
@@ -139,7 +142,8 @@ def race(title: str, candidates: Sequence[Mapping[str, int]], dtype: str, tokens
         "current_ms": final[0],
         "best": running[best],
         "best_ms": final[best],
-        "row": f"({tunable.size}, {_shown(running[best])}),",
+        "arch": arch,
+        "row": f"({'1 << 62' if largest == 1 << 62 else largest}, {_shown(running[best])}),",
         "timed": [[taken, config] for taken, config in sorted(quick, key=lambda one: one[0])],
         "failed": failed,
     }
@@ -172,12 +176,15 @@ def main() -> None:
     parser.add_argument("--most", type=int, help="candidates of each")
     parser.add_argument("--arch", type=int, default=90)
     chosen = parser.parse_args()
+    spilled = False
     for title in tunables():
         if chosen.names and not title.startswith(tuple(chosen.names)):
             continue
         for one in compiled_candidates(title, chosen.arch, chosen.most):
+            spilled |= one["spills"] > 0
             size = f"{one['registers']} registers, {one['spills']} bytes spilled, {one['shared']:,} shared"
             print(f"{title}: {_shown(one['settings'])}: {size}", flush=True)
+    raise SystemExit(1 if spilled else 0)
 
 
 if __name__ == "__main__":

@@ -144,8 +144,8 @@ def stage_file(folder: Path, name: str, gpu: str, results: list[dict[str, Any]])
 
 def race(title: str, best: int, current: int) -> dict[str, Any]:
     value = {
-        "title": title, "file": "kernels/a.py", "table": "T", "size": 64, "best": {"B": best}, "best_ms": 1.0,
-        "current": {"B": current}, "current_ms": 1.5, "row": f"(64, {{'B': {best}}}),",
+        "title": title, "file": "kernels/a.py", "table": "T", "arch": 90, "size": 64, "best": {"B": best},
+        "best_ms": 1.0, "current": {"B": current}, "current_ms": 1.5, "row": f"(64, {{'B': {best}}}),",
     }  # fmt: skip
     return {"name": title, "value": value}
 
@@ -164,7 +164,7 @@ def test_adopting_copies_results_and_names_rows(tmp_path: Path) -> None:
     assert target == results / "gpu-nvidia-h200-2026-11-24"
     assert sorted(one.name for one in target.iterdir()) == ["REPORT.md", "limits.json", "tuning.json"]
     assert lines == [
-        "kernels/a.py, T: (64, {'B': 2}),  # plain: 1.50 times as fast",
+        "kernels/a.py, T[90]: (64, {'B': 2}),  # plain: 1.50 times as fast",
         "dropout would rather have (64, {'B': 3}), there (1.50 times as fast)",
     ]
     stage_file(run_folder, "limits", "", [])
