@@ -49,6 +49,7 @@ class Pool:
         paths = [str(ROOT), str(HERE), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
         self._environment = {**os.environ, **environment, "PYTHONPATH": os.pathsep.join(one for one in paths if one)}
         self._children: list[_Child] = []
+        self._open = True
 
     def run(self, tasks: Iterable[Task], width: int, until: float, done: Callable[[Answer], None]) -> None:
         """Run tasks in their order on `width` children at once; those that `until` (time.monotonic) cuts off say so.
@@ -63,13 +64,14 @@ class Pool:
             while True:
                 with lock:
                     task = next(waiting, None)
-                if task is None:
+                if task is None or not self._open:
                     return
                 left = until - time.monotonic()
                 answer = child.ask(task, min(task.seconds, left), left <= task.seconds) if left > 1 else _late(task)
                 with lock:
                     done(answer)
 
+        self._open = True
         while len(self._children) < width:
             self._children.append(_Child(self._environment))
         threads = [threading.Thread(target=serve, args=(child,), daemon=True) for child in self._children[:width]]
@@ -79,7 +81,11 @@ class Pool:
             thread.join()
 
     def keep(self, width: int) -> None:
-        """End all children but the first `width`: before something is timed, which needs the GPU alone."""
+        """End all children but the first `width`: before something is timed, which needs the GPU alone.
+
+        With 0, what is waiting to be run is not.
+        """
+        self._open = width > 0
         for child in self._children[width:]:
             child.end()
         del self._children[width:]
