@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import os
 import statistics
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +24,8 @@ from phi_fast.bench.rows import FAILED, MISSING, Row
 SEED = 17
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _REASON = 200
+_ROOM = Path(__file__).parents[1]
+_NOT_THEIRS = (str(_ROOM), str(_ROOM.parent / "kernels"), os.path.dirname(os.__file__), "<")
 
 
 def check(
@@ -83,7 +87,7 @@ def check(
                         )
                     )  # fmt: skip
             except Exception as error:
-                reason, status = _said(error), FAILED
+                reason, status = _said(error, one), FAILED
         if reason:
             rows += [_with(row, implementation=one.name, status=status, reason=reason) for row in base]
     return rows
@@ -111,24 +115,35 @@ def time(
     rows: list[Row] = []
     works = op.works(case.sizes, dtype)
     for one in _chosen(op, implementations, device):
+        base = [Row(op.name, case.label, name, phase, one.name) for phase in passes or op.passes]
         missing = one.missing()
-        for phase in passes or op.passes:
-            row = Row(op.name, case.label, name, phase, one.name)
-            if missing:
-                rows.append(_with(row, status=MISSING, reason=missing))
-                continue
+        if missing:
+            rows += [_with(row, status=MISSING, reason=missing) for row in base]
+            continue
+        with _tidy(one):
             try:
-                with _tidy(one):
-                    run, setup, least = _prepared(op, one.build(), case, dtype, device, phase)
-                    run(setup())  # what is compiled or tuned at the first call is neither time nor memory
-                    peak = _peak(device, run, setup)
-                    taken = sorted(clock.times(run, setup, budget))
-                    del run, setup
-                work = works[phase] if works is not None else least
-                rows.append(_timed(row, taken, peak, work, limits))
+                function = one.build()
             except Exception as error:
-                rows.append(_with(row, status=FAILED, reason=_said(error)))
+                rows += [_with(row, status=FAILED, reason=_said(error, one)) for row in base]
+                continue
+            for row in base:
+                try:
+                    taken, peak, least = _taken(op, function, case, dtype, device, row.phase, clock, budget)
+                    work = works[row.phase] if works is not None else least
+                    rows.append(_timed(row, taken, peak, work, limits))
+                except Exception as error:
+                    rows.append(_with(row, status=FAILED, reason=_said(error, one)))
     return rows
+
+
+def _taken(
+    op: Op, function: Function, case: Case, dtype: torch.dtype, device: str, phase: str, clock: Clock, budget: float
+) -> tuple[list[float], float | None, Work]:
+    """Give sorted milliseconds, peak memory, and the bytes of the tensors; all it held is free again afterwards."""
+    _free()
+    run, setup, least = _prepared(op, function, case, dtype, device, phase)
+    run(setup())  # what is compiled or tuned at the first call is neither time nor memory
+    return sorted(clock.times(run, setup, budget)), _peak(device, run, setup), least
 
 
 def _timed(row: Row, taken: Sequence[float], peak: float | None, work: Work, limits: Limits | None) -> Row:
@@ -244,28 +259,32 @@ def _tidy(one: Implementation) -> Iterator[None]:
     """Compile for the sizes at hand, and give memory back afterwards, whatever went wrong."""
     if one.needs == "compile":
         torch._dynamo.reset()
+    _free()
     try:
         yield
     finally:
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        _free()
+
+
+def _free() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _with(row: Row, **changes: Any) -> Row:
     return dataclasses.replace(row, **changes)
 
 
-def _said(error: Exception) -> str:
-    """Say what went wrong in one line; for code outside this package with its file and line."""
+def _said(error: Exception, one: Implementation | None = None) -> str:
+    """Say what went wrong in one line; for a person's own code with file and line."""
     if isinstance(error, torch.cuda.OutOfMemoryError):
         return "out of memory"
     said = f"{type(error).__name__}: {next((line for line in str(error).splitlines() if line.strip()), '')}"
-    package = __file__.rsplit("/bench/", 1)[0]
-    frames = traceback.extract_tb(error.__traceback__)
-    mine = [one for one in frames if not one.filename.startswith(package) and "site-packages" not in one.filename]
-    outside = [one for one in mine if not one.filename.startswith("<") and "/lib/python" not in one.filename]
-    kernels = package.removesuffix("phi_fast") + "kernels"
-    outside = [one for one in outside if not one.filename.startswith(kernels)]
-    where = f"{outside[-1].filename.rsplit('/', 1)[-1]}:{outside[-1].lineno}: " if outside else ""
+    where = ""
+    if one is not None and one.own:
+        frames = traceback.extract_tb(error.__traceback__)
+        theirs = [frame for frame in frames if not frame.filename.startswith(_NOT_THEIRS) and frame.lineno]
+        theirs = [frame for frame in theirs if "site-packages" not in frame.filename]
+        where = f"{Path(theirs[-1].filename).name}:{theirs[-1].lineno}: " if theirs else ""
     return (where + said)[:_REASON]

@@ -29,8 +29,8 @@ BY_HAND: list[tuple[str, Sizes, str, float, float]] = [
     ("mlp", {"rows": 2, "width": 3, "inner": 5}, "backward", 4 * 2 * 30, (3 * 6 + 4 * 15 + 2 * 5 + 3) * 2),
     ("cross_entropy", {"rows": 2, "width": 3, "vocabulary": 7}, "forward", 2 * 42, (6 + 21 + 7) * 2 + 16 + 4),
     ("cross_entropy", {"rows": 2, "width": 3, "vocabulary": 7}, "both", 6 * 42, 2 * (6 + 21 + 7) * 2 + 16 + 4),
-    # 8 tokens: 4 hidden² + 2 hidden mlp weights, seven vectors of hidden and one of mlp; scores of 8 x 4 by hidden; four
-    # cosines and sines
+    # 8 tokens: 4 hidden² + 2 hidden mlp weights, seven vectors of hidden and one of mlp; scores of 8 x 4 by hidden;
+    # four cosines and sines
     (
         *("block", {"tokens": 8, "length": 4, "hidden": 2, "heads": 1, "mlp": 3}, "forward"),
         2 * 8 * (16 + 12) + 2 * 8 * 4 * 2,
