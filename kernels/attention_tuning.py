@@ -23,28 +23,32 @@ def tunables() -> list[Tunable]:
     keys = choices(BLOCK_M=(32, 64), BLOCK_N=(64, 128), num_warps=(4, 8), num_stages=(1, 2, 3))
     queries = choices(BLOCK_M=(64, 128), BLOCK_N=(32, 64), num_warps=(4, 8), num_stages=(1, 2, 3))
     return [
-        Tunable(name, table, size, _held(candidates, most, size, dropout), launch(size, dropout), _title(size, dropout))
-        for name, table, candidates, most, launch in (
-            ("attention forward", attention_forward.HALF, forward, 2048, _forward),
-            ("attention keys", attention_backward.KEYS_HALF, keys, 1024, _backward),
-            ("attention queries", attention_backward.QUERIES_HALF, queries, 1024, _backward),
+        Tunable(name, table, size, _held(name, candidates, size, dropout), launch(size, dropout), _title(size, dropout))
+        for name, table, candidates, launch in (
+            ("attention forward", attention_forward.HALF, forward, _forward),
+            ("attention keys", attention_backward.KEYS_HALF, keys, _backward),
+            ("attention queries", attention_backward.QUERIES_HALF, queries, _backward),
         )
         for size, dropout in TUNED
     ]
 
 
-def _held(candidates: list[dict[str, int]], most: int, head_dim: int, dropout: bool) -> list[dict[str, int]]:
-    """Leave out what registers do not hold, by what compiles for sm_90: `most` scores a warp at head 64, no dropout.
+# Scores a warp that registers hold, by what compiles for sm_90 without spills; in the order of TUNED.
+_ROOM = {
+    "attention forward": (2048, 1024, 1024),
+    "attention keys": (1024, 512, 256),
+    "attention queries": (1024, 512, 512),
+}
 
-    Dropout's numbers and a head twice as wide each take half of the room.
-    """
-    room = most // (2 if dropout else 1) // (head_dim // 64)
-    crowded = dropout or head_dim > 64 or most == 1024
+
+def _held(name: str, candidates: list[dict[str, int]], head_dim: int, dropout: bool) -> list[dict[str, int]]:
+    """Leave out what would spill: blocks too large for their warps, and 128 rows or keys in one group of four."""
+    room = _ROOM[name][TUNED.index((head_dim, dropout))]
     return [
         one
         for one in candidates
         if one["BLOCK_M"] * one["BLOCK_N"] <= room * one["num_warps"]
-        and not (crowded and one["num_warps"] == 4 and max(one["BLOCK_M"], one["BLOCK_N"]) == 128)
+        and not (room < 2048 and one["num_warps"] == 4 and max(one["BLOCK_M"], one["BLOCK_N"]) == 128)
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 import torch
@@ -109,3 +110,9 @@ def test_the_settings_in_force_are_complete() -> None:
             row = config_for(tunable.table, arch, tunable.size)
             assert all(set(one) == set(row) for one in tunable.candidates), tunable.name
     assert choices(A=(1, 2), B=(3,)) == [{"A": 1, "B": 3}, {"A": 2, "B": 3}]
+
+
+def test_the_example_of_the_page_runs() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "kernels.md").read_text()
+    section = page.split("## Launch settings")[1]
+    exec(section.split("```python\n")[1].split("```")[0], {})
