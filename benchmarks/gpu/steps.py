@@ -52,7 +52,9 @@ def model(way: str, big: bool) -> tuple[torch.nn.Module, Callable[[Tensor], Tens
         attn_implementation="sdpa",
     )  # fmt: skip
     with torch.device(device()):
-        theirs = PhiForCausalLM(theirs_config).to(dtype)
+        theirs = PhiForCausalLM(theirs_config)
+    for parameter in theirs.parameters():  # not .to(dtype), which would round the rotary frequencies too
+        parameter.data = parameter.data.to(dtype)
     if way == "Hugging Face, accelerated":
         import phi_fast
 

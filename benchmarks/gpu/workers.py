@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import selectors
 import signal
 import subprocess
@@ -127,11 +128,16 @@ class _Child:
             self.end()
         if answer.pop("ended", False):  # it has answered, and can no more
             self.end()
+        if "trace" in answer:  # of use on other machines, which have other folders
+            answer["trace"] = re.sub(
+                r"/\S*/(site-packages|lib/python[\d.]+)/", "", answer["trace"].replace(f"{ROOT}/", "")
+            )
         return {"name": task.name, "seconds": round(time.monotonic() - started, 2), **answer}
 
     def _start(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
-            self._log.truncate(0)
+            self._log.seek(0)
+            self._log.truncate()
             self._process = subprocess.Popen(
                 [sys.executable, str(Path(__file__))],
                 stdin=subprocess.PIPE,

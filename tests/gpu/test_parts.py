@@ -52,7 +52,7 @@ def test_children_answer_fail_and_die_each_for_itself(pool: Pool) -> None:
     sums = [task(f"sum {number}", "add", left=number, right=1) for number in range(6)]
     found = run(pool, task("fail", "fail"), task("leave", "leave"), task("absent", "nothing"), *sums, width=2)
     assert found["fail"]["error"] == "ValueError: first line"
-    assert "second" in found["fail"]["trace"]
+    assert "second" in found["fail"]["trace"] and str(FOLDER) not in found["fail"]["trace"]
     assert found["leave"]["error"] == "its process ended: exit status 3"
     assert "last words" in found["leave"]["trace"]
     assert found["absent"]["error"].startswith("AttributeError")
