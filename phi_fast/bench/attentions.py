@@ -55,7 +55,7 @@ _CASES = [_case(length, head_dim) for head_dim in (64, 128) for length in (512, 
     ],
 )  # fmt: skip
 def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Causal attention over rows of one length, 16,384 tokens of width 2,048."""
+    """Causal attention over rows of one length; 16,384 tokens of width 2,048 unless the case says otherwise."""
     q, k, v = (one.transpose(1, 2) for one in (q, k, v))
     ahead = torch.ones(q.shape[-2], q.shape[-2], dtype=torch.bool, device=q.device).triu(1)
     scores = (q @ k.mT).to(torch.promote_types(q.dtype, torch.float32)) * q.shape[-1] ** -0.5

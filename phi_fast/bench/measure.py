@@ -139,8 +139,7 @@ def time(
 def _taken(
     op: Op, function: Function, case: Case, dtype: torch.dtype, device: str, phase: str, clock: Clock, budget: float
 ) -> tuple[list[float], float | None, Work]:
-    """Give sorted milliseconds, peak memory, and the bytes of the tensors; all it held is free again afterwards."""
-    _free()
+    """Give sorted milliseconds, peak memory, and the bytes of the tensors; what it held goes with it."""
     run, setup, least = _prepared(op, function, case, dtype, device, phase)
     run(setup())  # what is compiled or tuned at the first call is neither time nor memory
     return sorted(clock.times(run, setup, budget)), _peak(device, run, setup), least
@@ -236,7 +235,6 @@ def _peak(device: str, run: Callable[[Any], object], setup: Callable[[], Any]) -
     """Measure 10⁶ bytes at the highest, above what stood there before (the inputs); None on a CPU."""
     if torch.device(device).type != "cuda":
         return None
-    gc.collect()
     torch.cuda.synchronize(device)
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
@@ -259,17 +257,12 @@ def _tidy(one: Implementation) -> Iterator[None]:
     """Compile for the sizes at hand, and give memory back afterwards, whatever went wrong."""
     if one.needs == "compile":
         torch._dynamo.reset()
-    _free()
     try:
         yield
     finally:
-        _free()
-
-
-def _free() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+        if torch.cuda.is_available():  # a collection takes longer than many a case
+            gc.collect()
+            torch.cuda.empty_cache()
 
 
 def _with(row: Row, **changes: Any) -> Row:

@@ -171,6 +171,7 @@ def _no_linear_cross_entropy() -> str:
 
 @rival("cross_entropy", name="F.linear_cross_entropy", missing=_no_linear_cross_entropy)
 def _linear_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> Tensor:
+    # Its loss comes in the inputs' dtype: a rounding that the others leave out.
     return F.linear_cross_entropy(hidden, weight, labels, linear_bias=bias).float()
 
 

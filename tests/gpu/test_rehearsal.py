@@ -91,8 +91,12 @@ def test_times_and_steps_hold_every_way(rehearsal: tuple[Path, Any]) -> None:
     rows = [row for one in stage(output, "times")["results"] for row in one["value"].get("rows", [])]
     assert {row["implementation"] for row in rows} == {"phi_fast", "eager"}
     assert all(row["median_ms"] > 0 for row in rows)
-    ways = [one["value"]["way"] for one in stage(output, "steps")["results"] if "way" in one.get("value", {})]
-    assert {"Hugging Face", "Phi, plain"} <= set(ways)
+    values = [one["value"] for one in stage(output, "steps")["results"] if "way" in one["value"]]
+    losses = {one["way"]: one["losses"] for one in values}
+    assert set(losses) == {"Hugging Face, accelerated", "Phi, fused", "Hugging Face", "Phi, plain"}
+    assert losses["Hugging Face, accelerated"] == pytest.approx(losses["Hugging Face"], abs=1e-4)
+    assert losses["Phi, fused"] == pytest.approx(losses["Phi, plain"], abs=1e-4)
+    assert len({round(loss, 5) for loss in losses["Phi, plain"]}) == 3  # it learns: gradients and optimizer were met
 
 
 def test_a_rehearsal_is_not_adopted(rehearsal: tuple[Path, Any]) -> None:
