@@ -193,6 +193,26 @@ def test_compiled() -> None:
         torch.testing.assert_close(other.grad, one.grad, atol=1e-5, rtol=0, msg=name)
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_compiled_is_one_graph(checkpointing: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    from phi_fast.model import accelerated
+
+    # The fused operation is traced by its own tests; here all around it, and what adapters run.
+    monkeypatch.setattr(accelerated.PhiDecoderLayer, "is_fused", lambda *_: False)
+    theirs, ours = pair()
+    if checkpointing:
+        ours.gradient_checkpointing_enable()
+    ids, items = hf.tokens(theirs, 1, 12), torch.tensor(9)
+    compiled = torch.compile(ours.train(), backend="aot_eager", fullgraph=True)
+    for given in (
+        {"attention_mask": torch.ones_like(ids)}, {"position_ids": torch.arange(12)[None] % 7, "use_cache": False}, {},
+    ):  # fmt: skip
+        found = compiled(ids, labels=ids, num_items_in_batch=items, **given).loss
+        wanted = theirs.train()(ids, labels=ids, num_items_in_batch=items, **given).loss
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+        found.backward()
+
+
 def test_moved_where_no_kernel_runs_it_is_transformers_own(monkeypatch: pytest.MonkeyPatch) -> None:
     theirs, ours = pair()
     monkeypatch.delenv("PHI_FAST_KERNELS")
