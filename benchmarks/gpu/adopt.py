@@ -1,4 +1,4 @@
-"""Take over what a run on a GPU brought back: results into benchmarks/results, and the table rows to change.
+"""Take over what a run on a GPU brought back: results and charts into benchmarks/results, table rows to change.
 
     python benchmarks/gpu/adopt.py FOLDER
 
@@ -48,7 +48,31 @@ def adopt(folder: Path, results: Path = RESULTS) -> tuple[Path, list[str]]:
     target.mkdir(parents=True, exist_ok=True)
     for one in found:
         shutil.copyfile(one, target / one.name)
+    for stage in stages:
+        if stage["stage"] == "times":
+            tabulate(target, stage)
     return target, [line for stage in stages if stage["stage"] == "tuning" for line in rows(stage["results"])]
+
+
+def tabulate(target: Path, stage: dict[str, Any]) -> None:
+    """Write the times as `phi-fast bench kernels` writes its own: kernels.csv, kernels.md and charts."""
+    from phi_fast.bench import OPS
+    from phi_fast.bench.charts import write_charts
+    from phi_fast.bench.limits import Limits
+    from phi_fast.bench.rows import Row, joined, write_rows
+    from phi_fast.bench.tables import Heading, write_markdown
+
+    machine = stage["machine"]
+    versions = ", ".join(
+        f"{name} {machine.get(name, 'unknown')}" for name in ("torch", "triton", "transformers", "python")
+    )
+    stamp = {"machine": machine["gpu"], "versions": versions, "date": machine["date"]}
+    given = [row for answer in stage["results"] for row in (answer.get("value") or {}).get("rows", [])]
+    measured = joined([Row(**{**row, **stamp}) for row in given])
+    limits = str(Limits(**machine["limits"])) if "limits" in machine else ""
+    write_rows(target / "kernels.csv", measured)
+    write_markdown(target / "kernels.md", Heading(machine["gpu"], versions, False, limits), measured)
+    write_charts(target, measured, list(OPS))
 
 
 def rows(answers: list[dict[str, Any]]) -> list[str]:

@@ -159,10 +159,27 @@ def test_adopting_copies_results_and_names_rows(tmp_path: Path) -> None:
     stage_file(
         run_folder, "tuning", "NVIDIA H200", [race("plain", 2, 1), race("dropout", 3, 1), {"name": "x", "error": "y"}]
     )
+    times = [
+        {**row("layer_norm", "forward", who, f"rows {tokens:,}, width 2,048", median_ms=taken, low_ms=taken, high_ms=taken),
+         "status": "measured", "reason": "", "gbs": 100.0 / taken}
+        for who, tokens, taken in (("phi_fast", 2048, 0.1), ("eager", 2048, 0.2), ("phi_fast", 8192, 0.4))
+    ]  # fmt: skip
+    stage_file(run_folder, "times", "NVIDIA H200", [{"name": "layer_norm", "value": {"rows": times}}])
     (run_folder / "REPORT.md").write_text("# The kernels")
     target, lines = adopt.adopt(run_folder, results)
     assert target == results / "gpu-nvidia-h200-2026-11-24"
-    assert sorted(one.name for one in target.iterdir()) == ["REPORT.md", "limits.json", "tuning.json"]
+    written = [
+        "REPORT.md",
+        "kernels.csv",
+        "kernels.md",
+        "layer_norm_bf16.png",
+        "limits.json",
+        "times.json",
+        "tuning.json",
+    ]
+    assert sorted(one.name for one in target.iterdir()) == written
+    assert (target / "kernels.csv").read_text().count("NVIDIA H200") == 3
+    assert "## layer_norm" in (target / "kernels.md").read_text()
     assert lines == [
         "kernels/a.py, T[90]: (64, {'B': 2}),  # plain: 1.50 times as fast",
         "dropout would rather have (64, {'B': 3}), there (1.50 times as fast)",
