@@ -160,8 +160,8 @@ def test_adopting_copies_results_and_names_rows(tmp_path: Path) -> None:
         run_folder, "tuning", "NVIDIA H200", [race("plain", 2, 1), race("dropout", 3, 1), {"name": "x", "error": "y"}]
     )
     times = [
-        {**row("layer_norm", "forward", who, f"rows {tokens:,}, width 2,048", median_ms=taken, low_ms=taken, high_ms=taken),
-         "status": "measured", "reason": "", "gbs": 100.0 / taken}
+        {**row("layer_norm", "forward", who, f"rows {tokens:,}, width 2,048", median_ms=taken, gbs=100 / taken),
+         "status": "measured", "reason": "", "low_ms": taken, "high_ms": taken}
         for who, tokens, taken in (("phi_fast", 2048, 0.1), ("eager", 2048, 0.2), ("phi_fast", 8192, 0.4))
     ]  # fmt: skip
     stage_file(run_folder, "times", "NVIDIA H200", [{"name": "layer_norm", "value": {"rows": times}}])
