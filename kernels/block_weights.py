@@ -102,3 +102,32 @@ def joint(parts: Sequence[Tensor], dim: int, dtype: torch.dtype) -> Tensor:
     if view is not None:
         return view.to(dtype)
     return torch.cat([one.to(dtype) for one in parts], dim)
+
+
+@torch.no_grad()
+def joined_(weights: BlockWeights, *, columns: bool = False) -> None:
+    """Lay parameters anew, side by side in one storage each, so that the block's products copy nothing.
+
+    q, k, v and fc1 become consecutive rows of one matrix, their biases parts of one vector. The parameters stay the
+    objects they are, contiguous, of the same values. What moves them afterwards (``model.to(device)``, a dtype) lays
+    each by itself again: the block then copies, and computes the same.
+
+    Parameters
+    ----------
+    weights
+        Leaves, such as the parameters of nn.Linear; each group of one dtype and device, else it is left as it is.
+    columns
+        Lay dense and fc2 beside each other too, as columns of one matrix. That spares one pass over the output of the
+        forward, but these two are no longer contiguous, which some optimisers and checkpoint formats do not take.
+    """
+    w = weights
+    groups = [((w.q_weight, w.k_weight, w.v_weight, w.fc1_weight), 0), ((w.q_bias, w.k_bias, w.v_bias, w.fc1_bias), 0)]
+    if columns:
+        groups.append(((w.dense_weight, w.fc2_weight), 1))
+    for parts, dim in groups:
+        alike = len({(one.dtype, one.device) for one in parts}) == 1
+        if not alike or joint_view(parts, dim) is not None:
+            continue
+        whole = torch.cat([one.detach() for one in parts], dim)
+        for one, place in zip(parts, whole.split([part.shape[dim] for part in parts], dim), strict=True):  # type: ignore[no-untyped-call]
+            one.data = place
