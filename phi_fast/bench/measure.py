@@ -113,9 +113,9 @@ def time(
     clock = clock or clock_for(device)
     name = _NAMES[dtype]
     rows: list[Row] = []
-    works = op.works(case.sizes, dtype)
+    works = op.works(case.sizes, dtype) or {}
     for one in _chosen(op, implementations, device):
-        base = [Row(op.name, case.label, name, phase, one.name) for phase in passes or op.passes]
+        base = [Row(op.name, case.label, name, phase, one.name) for phase in passes or op.passes if phase in op.passes]
         missing = one.missing()
         if missing:
             rows += [_with(row, status=MISSING, reason=missing) for row in base]
@@ -129,8 +129,7 @@ def time(
             for row in base:
                 try:
                     taken, peak, least = _taken(op, function, case, dtype, device, row.phase, clock, budget)
-                    work = works[row.phase] if works is not None else least
-                    rows.append(_timed(row, taken, peak, work, limits))
+                    rows.append(_timed(row, taken, peak, works.get(row.phase, least), limits))
                 except Exception as error:
                     rows.append(_with(row, status=FAILED, reason=_said(error, one)))
     return rows

@@ -121,6 +121,23 @@ def test_half_a_file_is_none(tmp_path: Path) -> None:
     assert load(path).startswith(f"{path}:1: SyntaxError")
 
 
+def test_without_torch_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+
+    from typer.testing import CliRunner
+
+    import phi_fast.bench
+    from phi_fast.cli import app
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, package=None: None)
+    done = CliRunner().invoke(app, ["bench", "kernels"], env={"COLUMNS": "160"})
+    assert done.exit_code == 2 and "pip install 'phi-fast[train]'" in done.output
+    with pytest.raises(InputError, match="the benchmark needs torch"):
+        _ = phi_fast.bench.op
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = phi_fast.bench.nonsense
+
+
 def test_nothing_heavy_is_imported_for_help() -> None:
     code = (
         "import sys; from typer.testing import CliRunner; from phi_fast.cli import app;"

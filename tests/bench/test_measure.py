@@ -8,7 +8,7 @@ import torch
 from phi_fast.bench import measure
 from phi_fast.bench.clock import WallClock
 from phi_fast.bench.limits import Limits
-from phi_fast.bench.ops import EAGER, OURS, Case, rival
+from phi_fast.bench.ops import EAGER, OURS, Case, Work, rival
 from phi_fast.bench.rows import FAILED, MEASURED, MISSING, Row
 from phi_fast.errors import InputError
 from tests.bench.support import FakeClock, make_op
@@ -104,6 +104,14 @@ def test_an_op_without_work_is_counted_by_its_tensors() -> None:
     forward, backward = by(rows, OURS, "forward"), by(rows, OURS, "backward")
     assert forward.gbs == pytest.approx(2 * 128 / 6e-3 / 1e9) and forward.share is None
     assert backward.gbs == pytest.approx(3 * 128 / 6e-3 / 1e9)
+
+
+def test_a_pass_that_the_op_has_not_is_left_out_and_work_may_be_known_in_part() -> None:
+    one = make_op(passes=("forward", "both"), work=lambda sizes, size: {"forward": Work(1e9, 0)})
+    rows = measure.time(one, one.cases[0], FP32, "cpu", passes=["forward", "backward", "both"], clock=FakeClock())
+    assert [row.phase for row in rows] == ["forward", "both"] * 2
+    assert rows[0].tflops == pytest.approx(1e9 / 6e-3 / 1e12) and rows[0].gbs is None
+    assert rows[1].gbs == pytest.approx(5 * 128 / 6e-3 / 1e9) and rows[1].tflops is None
 
 
 def test_failures_and_what_is_missing_have_rows() -> None:
