@@ -6,8 +6,10 @@ The file loads without Triton (then only the references run), and without a GPU.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -27,6 +29,7 @@ __all__ = [
     "HALVES_AND_FLOAT",
     "Case",
     "Table",
+    "Tunable",
     "arch_of",
     "check",
     "check_cu_seqlens",
@@ -34,6 +37,7 @@ __all__ = [
     "check_seed",
     "check_tensor",
     "check_values",
+    "choices",
     "config_for",
     "dispatch",
     "dropout_threshold",
@@ -43,6 +47,7 @@ __all__ = [
     "kept",
     "new_seed",
     "on_device",
+    "overridden",
     "philox",
     "tl",
     "triton",
@@ -194,11 +199,91 @@ def config_for(table: Table, arch: int, size: int) -> dict[str, int]:
     """Look launch settings up: newest architecture not newer than `arch`, first row that holds `size`.
 
     A table is ``{80: [(largest size, {"BLOCK": 1024, "num_warps": 4, "num_stages": 2}), …], 90: […]}``; sizes rise,
-    and what exceeds the last row takes the last row. Older architectures than the table's first take its first.
+    and what exceeds the last row takes the last row. Older architectures than the table's first take its first. Within
+    `overridden`, its settings stand in place of the row's.
     """
     known = [one for one in table if one <= arch]
-    rows = table[max(known) if known else min(table)]
-    return dict(next((config for largest, config in rows if size <= largest), rows[-1][1]))
+    row = _row(table[max(known) if known else min(table)], size)
+    tried = _OVERRIDES.get(id(row))
+    return dict(tried[-1] if tried else row)
+
+
+def _row(rows: Sequence[tuple[int, Mapping[str, int]]], size: int) -> Mapping[str, int]:
+    return next((config for largest, config in rows if size <= largest), rows[-1][1])
+
+
+# Settings being tried, by the identity of the row they stand for, the latest last. Of the process, not of a thread or
+# a context: PyTorch runs a backward on a GPU in threads of its own.
+_OVERRIDES: dict[int, tuple[Mapping[str, int], ...]] = {}
+_OVERRIDES_LOCK = threading.Lock()
+
+
+@contextlib.contextmanager
+def overridden(table: Table, config: Mapping[str, int], size: int | None = None) -> Iterator[None]:
+    """Launch with other settings than a table's, everywhere in the process until the block ends, however it ends.
+
+    Parameters
+    ----------
+    table
+        The very object that a kernel file hands to `config_for`.
+    config
+        A row's settings, with the same names.
+    size
+        Replace only the rows that hold this size, one an architecture; by default all rows.
+
+    Raises
+    ------
+    InputError
+        `config` lacks a name that a row has, or has one more.
+    """
+    replaced = [row for rows in table.values() for row in ([_row(rows, size)] if size else [one for _, one in rows])]
+    for row in replaced:
+        check(set(row) == set(config), "config", f"settings for {', '.join(row)}", ", ".join(config))
+    mine = dict(config)  # an object of its own, to be found again among equal ones
+    with _OVERRIDES_LOCK:
+        for row in replaced:
+            _OVERRIDES[id(row)] = (*_OVERRIDES.get(id(row), ()), mine)
+    try:
+        yield
+    finally:
+        with _OVERRIDES_LOCK:
+            for row in replaced:
+                left = tuple(one for one in _OVERRIDES.get(id(row), ()) if one is not mine)
+                if left:
+                    _OVERRIDES[id(row)] = left
+                else:
+                    _OVERRIDES.pop(id(row), None)
+
+
+class Tunable(NamedTuple):
+    """Settings to be chosen by measuring: one row of a table. A kernel file lists its own in ``tunables()``.
+
+    Attributes
+    ----------
+    name
+        Which begins the titles of the kernel's `compile_cases`.
+    table, size
+        The row: what `overridden` takes.
+    candidates
+        Settings to try beside the row's own.
+    launch
+        ``launch(device, dtype, tokens)`` draws inputs (phi-1's sizes, `tokens` rows) and gives a function that launches
+        the kernel, with whatever settings are in force, and returns its tensors.
+    title
+        Part of the compile cases' titles beyond `name`, such as ``"head 64"``; "" for all of them.
+    """
+
+    name: str
+    table: Table
+    size: int
+    candidates: Sequence[Mapping[str, int]]
+    launch: Callable[[torch.device, torch.dtype, int], Callable[[], Any]]
+    title: str = ""
+
+
+def choices(**values: Sequence[int]) -> list[dict[str, int]]:
+    """Give every combination: ``choices(BLOCK=(64, 128), num_warps=(4, 8))`` gives four settings."""
+    return [dict(zip(values, one, strict=True)) for one in itertools.product(*values.values())]
 
 
 class Case(NamedTuple):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from phi_fast.kernels._common import Case, jit, on_device, tl, triton
+from phi_fast.kernels._common import Case, Table, Tunable, arch_of, choices, config_for, jit, on_device, tl, triton
 
-_ROWS, _COLUMNS = 16, 64
+_CONFIG: Table = {80: [(1 << 62, {"ROWS": 16, "COLUMNS": 64, "num_warps": 4})]}
 
 
 @jit
@@ -29,9 +31,10 @@ def column_sum(partial: Tensor, dtype: torch.dtype) -> Tensor:
     """Sum `partial` (rows, columns) fp32, contiguous, over its rows; the sum is rounded once, to `dtype`."""
     rows, columns = partial.shape
     out = torch.empty(columns, dtype=dtype, device=partial.device)
+    config = config_for(_CONFIG, arch_of(partial), columns)
     with on_device(partial):
-        grid = (triton.cdiv(columns, _COLUMNS),)
-        column_sum_kernel[grid](partial, out, rows, columns, ROWS=_ROWS, COLUMNS=_COLUMNS, num_warps=4)
+        grid = (triton.cdiv(columns, config["COLUMNS"]),)
+        column_sum_kernel[grid](partial, out, rows, columns, **config)
     return out
 
 
@@ -44,5 +47,18 @@ def slices(rows: int, block: int, device: torch.device, programs_a_slice: int = 
 def compile_cases(arch: int) -> list[Case]:
     """List the kernel as `column_sum` launches it."""
     types = {"partial": "*fp32", "out": "*fp16", "rows": "i32", "columns": "i32"}
-    constants = {"ROWS": _ROWS, "COLUMNS": _COLUMNS}
-    return [Case("column sum", column_sum_kernel, types, constants, num_warps=4, multiples=("columns",))]
+    config = config_for(_CONFIG, arch, 2048)
+    warps = config.pop("num_warps")
+    return [Case("column sum", column_sum_kernel, types, config, num_warps=warps, multiples=("columns",))]
+
+
+def tunables() -> list[Tunable]:
+    """List what to measure: the sums behind a LayerNorm's parameter gradients, four slices a multiprocessor."""
+
+    def launch(device: torch.device, dtype: torch.dtype, tokens: int) -> Callable[[], Tensor]:
+        partial = torch.randn(slices(tokens, 1, device), 2048, device=device)
+        return lambda: column_sum(partial, dtype)
+
+    # Columns are few: narrow blocks of them keep all multiprocessors busy.
+    candidates = choices(ROWS=(16, 32, 64, 128), COLUMNS=(8, 16, 32, 64), num_warps=(2, 4, 8))
+    return [Tunable("column sum", _CONFIG, 2048, candidates, launch)]

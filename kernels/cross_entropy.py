@@ -11,6 +11,7 @@ whereas softmax - onehot lies in [-1, 1]. dweight and dbias add up in fp32.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -20,10 +21,12 @@ from phi_fast.kernels._common import (
     FLOATS,
     Case,
     Table,
+    Tunable,
     arch_of,
     check,
     check_tensor,
     check_values,
+    choices,
     config_for,
     dispatch,
     jit,
@@ -300,3 +303,18 @@ def compile_cases(arch: int) -> list[Case]:
         )
         for label, gradient in (("loss and gradient", True), ("loss alone", False))
     ]
+
+
+def tunables() -> list[Tunable]:
+    """List what to measure: loss and gradient of one chunk of phi-1's logits."""
+
+    def launch(device: torch.device, dtype: torch.dtype, tokens: int) -> Callable[[], Tensor]:
+        vocabulary = 51200 if device.type == "cuda" else 3000
+        rows = min(tokens, max(1, _CHUNK_BYTES // (vocabulary * dtype.itemsize)))
+        logits = torch.randn(rows, vocabulary, device=device, dtype=dtype)
+        labels = torch.randint(0, vocabulary, (rows,), device=device)
+        # The gradient takes the logits' place: the next launch reads numbers between -1 and 1, which costs the same.
+        return lambda: _loss_of_chunk(logits, labels, -100, True)
+
+    candidates = choices(BLOCK=(1024, 2048, 4096, 8192), num_warps=(4, 8, 16, 32))
+    return [Tunable("cross-entropy, loss and gradient", _CONFIG, 51200, candidates, launch)]

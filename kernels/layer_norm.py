@@ -10,6 +10,8 @@ Statistics and sums are fp32 whatever the dtype of x.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -17,9 +19,11 @@ from phi_fast.kernels._common import (
     FLOATS,
     Case,
     Table,
+    Tunable,
     arch_of,
     check,
     check_tensor,
+    choices,
     config_for,
     dispatch,
     jit,
@@ -281,3 +285,35 @@ def compile_cases(arch: int) -> list[Case]:
             title = f"layer norm backward{label}, {block}"
             cases.append(Case(title, backward_kernel, types, constants, **config, multiples=multiples))
     return cases
+
+
+def tunables() -> list[Tunable]:
+    """List what to measure, at the widths of phi-1-small and phi-1."""
+
+    def forward(width: int) -> Callable[[torch.device, torch.dtype, int], Callable[[], tuple[Tensor, ...]]]:
+        def launch(device: torch.device, dtype: torch.dtype, tokens: int) -> Callable[[], tuple[Tensor, ...]]:
+            x = torch.randn(tokens, width, device=device, dtype=dtype)
+            weight, bias = torch.randn(2, width, device=device, dtype=dtype)
+            return lambda: _forward(x, weight, bias, 1e-5)
+
+        return launch
+
+    def backward(width: int) -> Callable[[torch.device, torch.dtype, int], Callable[[], tuple[Tensor, ...]]]:
+        def launch(device: torch.device, dtype: torch.dtype, tokens: int) -> Callable[[], tuple[Tensor, ...]]:
+            x, dy = torch.randn(2, tokens, width, device=device, dtype=dtype)
+            weight = torch.randn(width, device=device, dtype=dtype)
+            variance, mean = torch.var_mean(x.float(), dim=-1, correction=0)
+            rstd = torch.rsqrt(variance + 1e-5)
+            return lambda: _backward(dy, x, weight, mean, rstd, dtype)
+
+        return launch
+
+    warps = choices(num_warps=(2, 4, 8, 16))
+    return [
+        tunable
+        for width in (1024, 2048)
+        for tunable in (
+            Tunable(f"layer norm forward, {width}", _FORWARD, width, warps, forward(width)),
+            Tunable(f"layer norm backward, {width}", _BACKWARD, width, warps, backward(width)),
+        )
+    ]

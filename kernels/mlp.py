@@ -11,6 +11,8 @@ The matrix products stay with cuBLAS; `linear_bias_gelu` is one kernel for produ
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,9 +21,11 @@ from phi_fast.kernels._common import (
     FLOATS,
     Case,
     Table,
+    Tunable,
     arch_of,
     check,
     check_tensor,
+    choices,
     config_for,
     dispatch,
     jit,
@@ -396,3 +400,42 @@ def compile_cases(arch: int) -> list[Case]:
             Case(f"linear bias GELU, {label}", linear_kernel, types, settings, **launch, multiples=("M", "N", "K"))
         )
     return cases
+
+
+def tunables() -> list[Tunable]:
+    """List what to measure, at phi-1's widths."""
+
+    def inner(device: torch.device) -> int:
+        return 8192 if device.type == "cuda" else 600  # the interpreter takes milliseconds a tile
+
+    def forward(device: torch.device, dtype: torch.dtype, tokens: int) -> Callable[[], Tensor]:
+        x = torch.randn(tokens, inner(device), device=device, dtype=dtype)
+        bias = torch.randn(inner(device), device=device, dtype=dtype)
+        return lambda: _forward(x, bias)
+
+    def backward(device: torch.device, dtype: torch.dtype, tokens: int) -> Callable[[], tuple[Tensor, Tensor]]:
+        dy, x = torch.randn(2, tokens, inner(device), device=device, dtype=dtype)
+        bias = torch.randn(inner(device), device=device, dtype=dtype)
+        return lambda: _backward(dy, x, bias)
+
+    def linear(device: torch.device, dtype: torch.dtype, tokens: int) -> Callable[[], tuple[Tensor, Tensor]]:
+        width = inner(device)
+        x, weight = (torch.randn(rows, width // 4, device=device, dtype=dtype) for rows in (tokens, width))
+        bias = torch.randn(width, device=device, dtype=dtype)
+        return lambda: _linear(x, weight, bias)
+
+    passes = [
+        one
+        for one in choices(ROWS=(1, 2, 4, 8, 16), COLUMNS=(128, 256, 512, 1024), num_warps=(4, 8))
+        if one["ROWS"] * one["COLUMNS"] <= 2048 * one["num_warps"]  # more spills in the backward
+    ]
+    tiles = [
+        {"BLOCK_M": m, "BLOCK_N": n, "BLOCK_K": 64, "GROUP": 8, "num_warps": 8, "num_stages": stages}
+        for m, n in ((128, 128), (64, 256), (128, 64))
+        for stages in (3, 4)
+    ]
+    return [
+        Tunable("bias GELU forward", _FORWARD, 8192, passes, forward),
+        Tunable("bias GELU backward", _BACKWARD, 8192, passes, backward),
+        Tunable("linear bias GELU", _LINEAR, 2048, tiles, linear, title="bf16"),
+    ]

@@ -6,6 +6,8 @@ seed and nothing is stored. With p = 0 this is exactly the sum, rounded once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -13,10 +15,12 @@ from phi_fast.kernels._common import (
     FLOATS,
     Case,
     Table,
+    Tunable,
     arch_of,
     check,
     check_seed,
     check_tensor,
+    choices,
     config_for,
     dispatch,
     dropout_threshold,
@@ -205,3 +209,27 @@ def compile_cases(arch: int) -> list[Case]:
     ]
     types = dict.fromkeys(("dout", "dattention", "dmlp"), "*fp16") | last
     return [*cases, Case("residual backward", backward_kernel, types, block, warps, multiples=("size",))]
+
+
+def tunables() -> list[Tunable]:
+    """List what to measure: the sum of three, and forward and backward with dropout, all from one row."""
+
+    def forward(p: float) -> Callable[[torch.device, torch.dtype, int], Callable[[], Tensor]]:
+        def launch(device: torch.device, dtype: torch.dtype, tokens: int) -> Callable[[], Tensor]:
+            x, attention, mlp = torch.randn(3, tokens, 2048, device=device, dtype=dtype)
+            seed = torch.tensor([1, 2], device=device)
+            return lambda: _forward(x, attention, mlp, seed, p)
+
+        return launch
+
+    def backward(device: torch.device, dtype: torch.dtype, tokens: int) -> Callable[[], tuple[Tensor, Tensor]]:
+        dout = torch.randn(tokens, 2048, device=device, dtype=dtype)
+        seed = torch.tensor([1, 2], device=device)
+        return lambda: _backward(dout, seed, 0.1)
+
+    blocks = choices(BLOCK=(512, 1024, 2048, 4096), num_warps=(2, 4, 8))
+    return [
+        Tunable("residual forward, no dropout", _CONFIG, 1, blocks, forward(0.0)),
+        Tunable("residual forward, dropout", _CONFIG, 1, blocks, forward(0.1)),
+        Tunable("residual backward", _CONFIG, 1, blocks, backward),
+    ]

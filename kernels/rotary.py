@@ -10,6 +10,8 @@ What lies beyond `rotary_dim` passes through. The gradient is the same turn the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -17,12 +19,14 @@ from phi_fast.kernels._common import (
     FLOATS,
     Case,
     Table,
+    Tunable,
     arch_of,
     check,
     check_cu_seqlens,
     check_cu_seqlens_values,
     check_tensor,
     check_values,
+    choices,
     config_for,
     dispatch,
     jit,
@@ -363,3 +367,23 @@ def compile_cases(arch: int) -> list[Case]:
         constants = {"GIVEN": given, "INVERSE": inverse, "COPY": copy, "HALF": 16, "REST": 32, **config}
         cases.append(Case(f"rotary{label}", rotary_kernel, types, constants, warps, multiples=numbers[2:]))
     return cases
+
+
+def tunables() -> list[Tunable]:
+    """List what to measure: phi-1's heads, copied, and in place in a joint projection."""
+
+    def launch(device: torch.device, dtype: torch.dtype, tokens: int) -> Callable[[], tuple[Tensor, Tensor]]:
+        q, k = torch.randn(2, tokens, 32, 64, device=device, dtype=dtype)
+        tables = rotary_tables(tokens, 32, device=device)
+        return lambda: rotary(q, k, *tables)
+
+    def in_place(device: torch.device, dtype: torch.dtype, tokens: int) -> Callable[[], tuple[Tensor, Tensor]]:
+        q, k, _ = torch.randn(tokens, 3, 32, 64, device=device, dtype=dtype).unbind(1)
+        tables = rotary_tables(tokens, 32, device=device)
+        return lambda: rotary_(q, k, *tables)
+
+    heads = choices(HEADS=(8, 16, 32), num_warps=(1, 2, 4, 8))
+    return [
+        Tunable("rotary", _CONFIG, 2048, heads, launch),
+        Tunable("rotary, in place", _CONFIG, 2048, heads, in_place),
+    ]
