@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from phi_fast import errors
     from phi_fast.decontaminate.run import decontaminate
     from phi_fast.engines.ngram import NgramIndex
+    from phi_fast.model.accelerate import accelerate, restore
     from phi_fast.suites import load_suite
 
     __version__: str
 
-__all__ = ["NgramIndex", "__version__", "decontaminate", "errors", "load_suite"]
+__all__ = ["NgramIndex", "__version__", "accelerate", "decontaminate", "errors", "load_suite", "restore"]
 
 
 def __getattr__(name: str) -> Any:
@@ -32,6 +33,13 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module("phi_fast.engines.ngram").NgramIndex
     if name == "load_suite":
         return importlib.import_module("phi_fast.suites").load_suite
+    if name in ("accelerate", "restore"):
+        for needed in ("torch", "transformers"):
+            if importlib.util.find_spec(needed) is None:
+                from phi_fast.errors import InputError
+
+                raise InputError(f"{name} needs {needed}, which is not installed: pip install 'phi-fast[train]'")
+        return getattr(importlib.import_module("phi_fast.model.accelerate"), name)
     if name in ("decontaminate", "errors"):
         return importlib.import_module(f"phi_fast.{name}")  # the package is callable: see its __init__
     if name == "_native" and importlib.util.find_spec("phi_fast._native") is None:

@@ -17,10 +17,12 @@ from phi_fast.errors import InputError
 if TYPE_CHECKING:
     from phi_fast.model.config import PhiConfig
     from phi_fast.model.documents import document_bounds
+    from phi_fast.model.fused import FUSED
     from phi_fast.model.operations import PLAIN, Operations, Places
     from phi_fast.model.phi import Output, Phi
 
 _HOME = {
+    "FUSED": "fused",
     "PLAIN": "operations",
     "Operations": "operations",
     "Output": "phi",
@@ -30,7 +32,7 @@ _HOME = {
     "document_bounds": "documents",
 }
 
-__all__ = ["PLAIN", "Operations", "Output", "Phi", "PhiConfig", "Places", "document_bounds"]
+__all__ = ["FUSED", "PLAIN", "Operations", "Output", "Phi", "PhiConfig", "Places", "document_bounds"]
 
 
 def __getattr__(name: str) -> Any:

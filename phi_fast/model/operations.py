@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -34,8 +34,8 @@ class Places:
     cu_seqlens
         (documents + 1,) int32 on the model's device, bounds of the documents in the rows read one after the other; None
         where every row is one document.
-    cos, sin, mask
-        What `prepare` adds.
+    cos, sin, mask, bounds
+        What `prepare` adds: the plain one the first three, a fused one tables and bounds as its kernels take them.
     """
 
     positions: Tensor
@@ -46,10 +46,14 @@ class Places:
     cos: Tensor | None = None
     sin: Tensor | None = None
     mask: Tensor | None = None
+    bounds: Tensor | None = None
 
 
 class Operations(NamedTuple):
-    """One function an operation; each is called as its twin in this file is, whose docstring says what it computes."""
+    """One function an operation; each is called as its twin in this file is, whose docstring says what it computes.
+
+    `block`, where there is one, takes the place of all between a block's input and its output; see `fused.block`.
+    """
 
     prepare: Callable[[Places], Places]
     layer_norm: Callable[[Tensor, Tensor, Tensor, float], Tensor]
@@ -57,6 +61,7 @@ class Operations(NamedTuple):
     mlp: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
     residual: Callable[[Tensor, Tensor, Tensor, float], Tensor]
     cross_entropy: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | int | None], Tensor]
+    block: Callable[[Tensor, Sequence[Tensor], Places, int, float, float, float], Tensor] | None = None
 
 
 def prepare(places: Places) -> Places:

@@ -81,10 +81,22 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, places: Places, ops: Operations, cache: LayerCache | None = None) -> Tensor:
         norm = self.input_layernorm
+        if ops.block is not None and cache is None:
+            attention_dropout = self.self_attn.dropout if self.training else 0.0
+            return ops.block(
+                x, self.weights(), places, self.self_attn.shape[0], norm.eps,
+                attention_dropout, self.dropout if self.training else 0.0,
+            )  # fmt: skip
         normed = ops.layer_norm(x, norm.weight, norm.bias, norm.eps)
         attended = self.self_attn(normed, places, ops, cache)
         transformed = self.mlp(normed, ops)
         return ops.residual(x, attended, transformed, self.dropout if self.training else 0.0)
+
+    def weights(self) -> list[Tensor]:
+        """Weight and bias of the LayerNorm, q_proj, k_proj, v_proj, dense, fc1 and fc2."""
+        attention, mlp = self.self_attn, self.mlp
+        linears = (attention.q_proj, attention.k_proj, attention.v_proj, attention.dense, mlp.fc1, mlp.fc2)
+        return [part for module in (self.input_layernorm, *linears) for part in (module.weight, module.bias)]
 
 
 class Trunk(nn.Module):
