@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from phi_fast import cli_options as opt
-from phi_fast import cli_vectors
+from phi_fast import cli_train_data, cli_vectors
 from phi_fast.cli_calibrate import calibrate
 from phi_fast.cli_options import console, guarded, option, weights_of
 from phi_fast.cli_similar import similar
@@ -35,6 +35,8 @@ suites_app = typer.Typer(help="Benchmarks: which are known, and what is in them.
 index_app = typer.Typer(help="N-gram indexes as files.", no_args_is_help=True, rich_markup_mode="rich")
 app.add_typer(suites_app, name="suites")
 app.add_typer(index_app, name="index")
+app.add_typer(cli_train_data.tokenizer_app, name="tokenizer")
+app.add_typer(cli_train_data.tokens_app, name="tokens")
 
 
 def main() -> None:
@@ -386,6 +388,7 @@ def doctor() -> None:
 
 
 app.command()(cli_vectors.embed)
+app.command()(cli_train_data.tokenize)
 
 
 def _stamp(folder: Path) -> int | None:

@@ -104,7 +104,7 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             command(*args, **kwargs)
         except KeyboardInterrupt:
             again = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-            goes_on = command.__name__ in ("decontaminate", "embed", "calibrate")
+            goes_on = command.__name__ in ("decontaminate", "embed", "calibrate", "tokenize")
             said = "Nothing is lost. The same command goes on from here:" if goes_on else "Give the command again:"
             _complain("stopped", said, f"  {again}")
             # Threads may still be inside a long call; nothing of theirs needs to be waited for.
