@@ -21,12 +21,14 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
+from torch.distributed import checkpoint as dcp_
 
 from phi_fast.errors import InputError, RunError
 from phi_fast.model import Phi, PhiConfig
 from phi_fast.train.optimiser import fill_state
+
+dcp: Any = dcp_  # whose names and types mypy does not see
 
 FORMAT = 1
 STATE, MANIFEST, SCORES = "state.json", "manifest.json", "scores.json"
@@ -67,10 +69,9 @@ def write(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any],
         _together(group, lambda: _begin(temporary, tensors) if rank == 0 else None)
         writer = dcp.FileSystemWriter(temporary)
         _together(group, lambda: dcp.save(dict(tensors), storage_writer=writer, process_group=group))
-        if rank == 0:
-            (temporary / STATE).write_text(json.dumps({"format": FORMAT, **state}, indent=1) + "\n")
-        mine = (lambda name: name.startswith(f"__{rank}_") or (rank == 0 and not name.startswith("__")))
-        said = _together(group, lambda: {one.name: _seal(one) for one in temporary.iterdir() if mine(one.name)})
+        said_too = json.dumps({"format": FORMAT, **state}, indent=1) + "\n"
+        _together(group, lambda: (temporary / STATE).write_text(said_too) if rank == 0 else None)
+        said = _together(group, lambda: {one.name: _seal(one) for one in _part(temporary, rank)})
         _together(group, lambda: _settle(temporary, folder, said) if rank == 0 else None)
     except RunError:
         if rank == 0:
@@ -85,6 +86,12 @@ def _begin(temporary: Path, tensors: Mapping[str, Tensor]) -> None:
     free = shutil.disk_usage(temporary).free
     if free < wanted:
         raise OSError(errno.ENOSPC, f"the disk has {free / 1e9:.2f} GB free, a checkpoint needs {wanted / 1e9:.2f}")
+
+
+def _part(temporary: Path, rank: int) -> list[Path]:
+    """The files a rank wrote."""
+    names = [one for one in temporary.iterdir() if one.name.startswith(f"__{rank}_")]
+    return names + [one for one in temporary.iterdir() if rank == 0 and not one.name.startswith("__")]
 
 
 def _settle(temporary: Path, folder: Path, parts: list[dict[str, list[Any]]]) -> None:
@@ -254,7 +261,7 @@ def export(checkpoint: str | os.PathLike[str], folder: str | os.PathLike[str], d
         if dtype not in ("float32", "bfloat16", "float16"):
             raise InputError(f"dtype {dtype!r}: give float32, bfloat16 or float16")
         model.to(getattr(torch, dtype))
-    model.save_pretrained(folder)
+    model.save_pretrained(Path(folder))
 
 
 class Saver:
@@ -280,6 +287,7 @@ class Saver:
     def save(self, model: nn.Module, optimiser: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
         """Copy the state, which takes a moment, and write it in a thread; waits for the one before to be written."""
         self.wait()
+        self.failed = None
         for name, tensor in tensors_of(model, optimiser).items():
             if name in self._copy:
                 self._copy[name].copy_(tensor)

@@ -162,7 +162,8 @@ class Settings:
             raise InputError(f"held_out {self.held_out}: give a share from 0 up to, but not, 1")
         if not isinstance(self.fields, Mapping):
             raise InputError(f"fields {self.fields!r}: give names and values of PhiConfig")
-        betas, weights = self.betas, self.weights
+        betas: Any = self.betas  # a recipe gives a list
+        weights: Any = self.weights
         if not isinstance(betas, (tuple, list)) or len(betas) != 2 or not all(0 <= one < 1 for one in betas):
             raise InputError(f"betas {betas!r}: give two numbers from 0 up to, but not, 1")
         object.__setattr__(self, "betas", tuple(betas))
@@ -179,7 +180,8 @@ class Settings:
     def _number(self, name: str, *, above: float = -math.inf, least: float = -math.inf) -> None:
         value = getattr(self, name)
         if type(value) not in (int, float) or not above < value < math.inf or value < least:
-            raise InputError(f"{name} {value!r}: give a number {f'of {least:g} or more' if above < least else 'above 0'}")
+            allowed = f"of {least:g} or more" if above < least else "above 0"
+            raise InputError(f"{name} {value!r}: give a number {allowed}")
 
     @property
     def steps(self) -> int:
@@ -199,7 +201,7 @@ class Settings:
                 changes[name] = getattr(self, name)
         config: PhiConfig = getattr(PhiConfig, self.model)(**changes)
         if self.length > config.max_positions:
-            raise InputError(f"length {self.length:,}: the model has {config.max_positions:,} positions (max_positions)")
+            raise InputError(f"length {self.length:,}: over the model's max_positions, {config.max_positions:,}")
         return config
 
     def as_dict(self) -> dict[str, Any]:
@@ -236,5 +238,6 @@ class Settings:
         for name, value in here.items():
             if name not in FREE and name in stored and stored[name] != value:
                 raise InputError(
-                    f"{where}: its run has {name} {stored[name]!r}, this one {value!r}: give the same, or another folder"
+                    f"{where}: its run has {name} {stored[name]!r}, this one {value!r}: give the same, or "
+                    "another folder"
                 )

@@ -1,8 +1,8 @@
 """One training step, of micro-batches, on one process or many. It is the heart of `loop.py`, and of any other loop:
 
-    optimiser = adamw(model, lr=1e-3)
-    for step in loader.steps():
-        result = train_step(model, optimiser, step.parts, precision="bf16", clip=1.0)
+optimiser = adamw(model, lr=1e-3)
+for step in loader.steps():
+    result = train_step(model, optimiser, step.parts, precision="bf16", clip=1.0)
 """
 
 from __future__ import annotations
@@ -136,7 +136,8 @@ def train_step(
             with compute_in(device, precision):
                 loss = batch_loss(model, batch, device, targets)
             # Both ways to share gradients take their mean over ranks; what is wanted is their sum.
-            (loss * (world if scale is None else world * scale.value)).backward()
+            scaled: Any = loss * (world if scale is None else world * scale.value)
+            scaled.backward()
         losses.append(loss.detach())
     parts = torch.stack(losses)
     total = parts.sum()
@@ -168,6 +169,8 @@ def target_count(batch: Any) -> int:
 
     With `labels` of its own, those that are not -100; a document's first is not counted.
     """
+    rows: int
+    length: int
     rows, length = batch.ids.shape
     labels = getattr(batch, "labels", None)
     if labels is None:
