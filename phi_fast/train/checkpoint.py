@@ -172,8 +172,18 @@ def newest(folder: Path, say: Callable[[str], None]) -> Path | None:
         problem = damage(one)
         if problem is None:
             return one
-        say(f"{one}: damaged: {problem}. The one before it is used.")
+        say(f"{one}: damaged: {problem}. The one before it is looked at.")
     return None
+
+
+def set_aside(folder: Path, newest: Path | None, say: Callable[[str], None]) -> None:
+    """Rename the checkpoints newer than one, damaged or not, so that they are none any more; all where it is None."""
+    there = all_of(folder)
+    for one in there[there.index(newest) + 1 :] if newest in there else there if newest is None else []:
+        aside = one.with_name(f"aside-{one.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        one.rename(aside)
+        say(f"{one.name} is set aside as {aside}")
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:

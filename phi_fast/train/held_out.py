@@ -117,6 +117,8 @@ def validation_loss(model: nn.Module, loader: Loader, sequences: int, micro: int
             sums[1] += target_count(batch)
     finally:
         bare.train(was)
+        if hasattr(bare, "reshard"):  # of fully_shard, which keeps the head whole for a backward pass that never comes
+            bare.reshard()  # type: ignore[operator]
     if exchanges(model):
         dist.all_reduce(sums)
     total, targets = (float(one) for one in sums)

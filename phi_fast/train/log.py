@@ -202,18 +202,18 @@ class Clock:
     """Time between lines of the log, without validation and saving, and what of it went to waiting for data."""
 
     def __init__(self) -> None:
-        self._last, self._outside, self.waited = time.perf_counter(), 0.0, 0.0
+        self._last, self._outside, self.waited, self.steps = time.perf_counter(), 0.0, 0.0, 0
 
     def pause(self, since: float) -> None:
         """Leave out the time since a moment of time.perf_counter."""
         self._outside += time.perf_counter() - since
 
-    def lap(self) -> tuple[float, float]:
-        """Seconds since the last lap, and those of them that the step waited for data."""
+    def lap(self) -> tuple[float, float, int]:
+        """Seconds since the last lap, those of them that steps waited for data, and how many steps there were."""
         now = time.perf_counter()
-        seconds, waited = now - self._last - self._outside, self.waited
-        self._last, self._outside, self.waited = now, 0.0, 0.0
-        return seconds, waited
+        seconds, waited, steps = now - self._last - self._outside, self.waited, self.steps
+        self._last, self._outside, self.waited, self.steps = now, 0.0, 0.0, 0
+        return seconds, waited, steps
 
 
 def plot(log: Path, picture: Path) -> None:

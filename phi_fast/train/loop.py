@@ -9,7 +9,6 @@ the step.
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 import time
@@ -26,13 +25,14 @@ from phi_fast.train.loader import Loader
 from phi_fast.train.log import Clock, Log, cut, peak_flops
 from phi_fast.train.optimiser import adamw, set_learning_rate
 from phi_fast.train.ranks import Ranks, bare, joined, make_model, spread
+from phi_fast.train.run_folder import check_same, claim, identity, open_data
 from phi_fast.train.schedule import learning_rate
 from phi_fast.train.settings import Settings
 from phi_fast.train.step import LossScale, StepResult, train_step
 from phi_fast.train.tokens import TokenStore
 from phi_fast.train.watch import Average, deterministic, explained, profiling, signals, stop_for
 
-SETTINGS, CHECKPOINTS, TRACE = "settings.json", "checkpoints", "trace.json"
+CHECKPOINTS, TRACE = "checkpoints", "trace.json"
 
 
 class Result(NamedTuple):
@@ -116,14 +116,14 @@ def train(
     """
     folder = Path(output)
     with deterministic(settings.deterministic), joined(settings.strategy, device) as ranks, explained(settings, folder):
-        loader = _open_data(settings, data, ranks)
+        loader = open_data(settings, data, ranks)
         held_out = hold_out(
             loader, settings.held_out, settings.weights, settings.seed, length=settings.length, rank=ranks.rank,
             mask_documents=settings.document_masking, world=ranks.world,
         )  # fmt: skip
-        facts: dict[str, Any] = {"settings": settings.as_dict(), "data": _identity(loader)}
+        facts: dict[str, Any] = {"settings": settings.as_dict(), "data": identity(loader)}
         facts["model"] = dict(vars(settings.config()))
-        ranks.first(lambda: _claim(folder, facts, resume))
+        ranks.first(lambda: claim(folder, facts, resume))
         shown: dict[str, Any] = {"console": console, "tensorboard": tensorboard, "wandb": wandb}
         log = Log(folder, facts["settings"], on=ranks.rank == 0, **shown)
         try:
@@ -172,6 +172,8 @@ class _Run:
             self.model, lr=settings.lr, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay
         )
         self.scale = LossScale(ranks.device) if settings.precision == "fp16" else None
+        if ranks.rank == 0:
+            cut(self.folder, 0 if begun is None else checkpoints.read_state(begun)["step"])
         if begun is None:
             return
         state = checkpoints.load(begun, bare(self.model), self.optimiser, ranks.control)
@@ -180,9 +182,9 @@ class _Run:
         if self.scale is not None:
             self.scale.load(state["scale"])
         self.saver.written = begun
-        if ranks.rank == 0:
-            cut(self.folder, self.step)
-            self.log.say(f"going on from {begun}")
+        self.log.say(f"going on from {begun}")
+        if self.score is not None and ranks.rank == 0 and begun.name not in checkpoints.read_scores(begun.parent):
+            self._score(begun, self.score)
 
     def go(self, profiled: Callable[[], None]) -> Result:
         """Train until the end or a signal, and save."""
@@ -224,12 +226,11 @@ class _Run:
         overflow = self.scale is not None and math.isfinite(loss) and not math.isfinite(norm)
         if skipped and not overflow:
             stop_for(number, loss, norm, self.average, result.parts, self.loader, self.ranks, self.folder)
-        self.step, self.loss = number + 1, loss
+        self.step, self.loss, clock.steps = number + 1, loss, clock.steps + 1
         self.average = self.average.after(loss)
         if self.step % settings.log_every and self.step != settings.steps:
             return
-        seconds, waited = clock.lap()
-        done = min(settings.log_every, self.step)
+        seconds, waited, done = clock.lap()
         rate = done * settings.tokens_per_step / seconds
         peak = memory = None
         if self.ranks.device.type == "cuda":
@@ -257,6 +258,8 @@ class _Run:
 
     def _save(self, wait: bool) -> None:
         """Begin to write a checkpoint; the last one is waited for, and must succeed."""
+        self.saver.wait()
+        self._report_saving()
         state = {
             **self.facts, "step": self.step, "loss": self.loss, "validation_loss": self.validation,
             "average": [self.average.value, self.average.count],
@@ -302,69 +305,11 @@ class _Run:
                 raise InputError(f"{found}: damaged: {problem}")
         if found is not None:
             check_same(self.facts, checkpoints.read_state(found), str(found))
+        # What is newer would be taken for the newest of this run once it is whole again, or crowd out what is whole.
+        checkpoints.set_aside(there, found, self.log.say)
         return found
 
     def _result(self) -> Result:
         best = checkpoints.best(self.saver.folder)
         finished = self.step >= self.settings.steps
         return Result(self.step, finished, self.loss, self.validation, self.saver.written, best)
-
-
-def check_same(facts: dict[str, Any], stored: dict[str, Any], where: str) -> None:
-    """Refuse to go on with a run of other settings or other data.
-
-    Raises
-    ------
-    InputError
-        The message names what differs.
-    """
-    Settings.from_dict(facts["settings"]).check_resumable(stored["settings"], where)
-    for number, (here, there) in enumerate(zip(facts["data"], stored["data"], strict=False)):
-        if here != there:
-            raise InputError(
-                f"{where}: its run read {there['tokens']:,} tokens as data {number + 1}, this one has others "
-                f"({here['tokens']:,}): give the same tokens, or another folder"
-            )
-    if len(facts["data"]) != len(stored["data"]):
-        raise InputError(f"{where}: its run read {len(stored['data'])} folders of tokens: give the same")
-
-
-def _open_data(settings: Settings, data: Sequence[Any], ranks: Ranks) -> Loader:
-    if settings.batch % (settings.micro * ranks.world):
-        raise InputError(
-            f"batch {settings.batch}: no multiple of micro, {settings.micro}, times {ranks.world} ranks: give "
-            "another micro or batch"
-        )
-    return Loader(
-        list(data), length=settings.length, batch=settings.batch, micro=settings.micro, seed=settings.seed,
-        weights=settings.weights, rank=ranks.rank, world=ranks.world, mask_documents=settings.document_masking,
-        vocabulary=settings.config().rows, pin=ranks.device.type == "cuda",
-    )  # fmt: skip
-
-
-def _identity(loader: Loader) -> list[dict[str, Any]]:
-    """What tells the tokens of a run from others, wherever they lie."""
-    return [
-        {"tokens": len(one), "tokenizer": one.identity["sha256"], "shards": [s["sha256"] for s in one.state["shards"]]}
-        for one in loader.stores
-    ]
-
-
-def _claim(folder: Path, facts: dict[str, Any], resume: str | os.PathLike[str]) -> None:
-    """Make the folder a run's, or see that it is this run's."""
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: is a file; give a folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / SETTINGS
-    if path.exists():
-        if resume == "never":
-            raise InputError(f"{folder}: holds a run: resume it, or give another folder")
-        try:
-            check_same(facts, json.loads(path.read_text()), str(path))
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path}: cannot be read: {error}") from error
-    elif any(folder.iterdir()):
-        raise InputError(f"{folder}: holds files but no {SETTINGS}: give a new folder")
-    temporary = folder / f".{SETTINGS}.part"
-    temporary.write_text(json.dumps(facts, indent=1) + "\n")
-    temporary.replace(path)

@@ -1,0 +1,81 @@
+"""Two processes of gloo, in DistributedDataParallel and in fully_shard, give what one process gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from phi_fast.train import checkpoint as checkpoints  # noqa: E402
+from phi_fast.train.loop import train  # noqa: E402
+from phi_fast.train.tokens import TokenStore  # noqa: E402
+from tests.train import runs  # noqa: E402
+from tests.train.support import store  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
+    return store(tmp_path_factory.mktemp("data") / "tokens", [11] * 127, vocabulary=96)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def close(a: Path, b: Path, step: int) -> None:
+    pairs = list(zip(runs.losses(a), runs.losses(b), strict=True))
+    assert pairs and all(x[:2] == y[:2] and abs(x[2] - y[2]) < 1e-5 for x, y in pairs)
+    here, there = runs.weights(a, step), runs.weights(b, step)
+    assert all(torch.allclose(here[name], there[name], atol=1e-5) for name in here)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_ranks_give_what_one_gives_and_go_on_with_each_others_checkpoints(
+    data: TokenStore, tmp_path: Path, strategy: str
+) -> None:
+    # Of a batch of 8 and micro 2, each of two ranks accumulates over two micro-batches; with dropout and ragged
+    # documents, whose masks and counts do not depend on who computes them.
+    given = runs.settings(
+        micro=2, attention_dropout=0.1, residual_dropout=0.1, document_masking=True, strategy=strategy, eps=1e-5,
+        checkpointing=strategy == "fsdp", eval_every=3,
+    )  # fmt: skip
+    train(given, [data], tmp_path / "one", console=False)
+    half = runs.Settings.from_dict(given.as_dict() | {"stop_step": 6})
+    for one in runs.on_two_ranks(runs.command(half, data.folder, tmp_path / "two")):
+        assert one.returncode == 0, one.stderr
+        assert one.stdout.split() == ["6", "True"]
+    middle = tmp_path / "two" / "checkpoints" / "step-00000006"
+    assert len(list(middle.glob("*.distcp"))) == 2 and checkpoints.damage(middle) is None
+    if strategy == "ddp":  # the rest alone, from two ranks' checkpoint
+        train(given, [data], tmp_path / "two", console=False)
+    else:  # the rest as ddp, from fsdp's
+        other = runs.Settings.from_dict(given.as_dict() | {"strategy": "ddp"})
+        for one in runs.on_two_ranks(runs.command(other, data.folder, tmp_path / "two")):
+            assert one.returncode == 0, one.stderr
+    close(tmp_path / "one", tmp_path / "two", 12)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_lower_precision_in_parts_follows_one_process(data: TokenStore, tmp_path: Path, precision: str) -> None:
+    given = runs.settings(precision=precision, strategy="fsdp", stop_step=4, eps=1e-5)
+    train(given, [data], tmp_path / "one", console=False)
+    for one in runs.on_two_ranks(runs.command(given, data.folder, tmp_path / "two")):
+        assert one.returncode == 0, one.stderr
+    pairs = list(zip(runs.losses(tmp_path / "one"), runs.losses(tmp_path / "two"), strict=True))
+    assert len(pairs) == 5 and all(abs(x[2] - y[2]) < 0.02 for x, y in pairs)
+
+
+def test_what_one_rank_refuses_all_refuse(data: TokenStore, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("")
+    for one in runs.on_two_ranks(runs.command(runs.settings(), data.folder, tmp_path / "mine")):
+        assert one.returncode == 1 and "holds files but no settings.json" in one.stderr
+    for one in runs.on_two_ranks(runs.command(runs.settings(strategy="none"), data.folder, tmp_path / "new")):
+        assert one.returncode == 1 and "strategy 'none' on 2 ranks: give ddp or fsdp" in one.stderr
