@@ -60,8 +60,26 @@ def work(
 
 
 def units(number: int, source: Source, done: Container[tuple[int, int]] = (), *, unit_bytes: int = UNIT_BYTES) -> Work:
-    """The units of one source, as `work`; for a source without fault in order of their index."""
-    return _work([(number, source)], done, 1, unit_bytes)
+    """The units of one source, as `work`, in order of their index."""
+    if source.format != "parquet" or source.fault is not None:
+        return _work([(number, source)], done, 1, unit_bytes)
+    return _in_turn(number, source, done, unit_bytes)
+
+
+def _in_turn(number: int, source: Source, done: Container[tuple[int, int]], unit_bytes: int) -> Work:
+    """Row groups, large ones (read slice by slice) and small ones (left to the worker), as they lie in the file."""
+    with source_errors(source):
+        plan = parquet_units(number, source, unit_bytes)
+    for (_, step), group in groupby(plan, key=lambda entry: (entry[0].start, entry[1])):
+        slices = [unit for unit, _ in group if step or (number, unit.index) not in done]
+        if not step:
+            for unit in slices:
+                yield unit, None
+        elif any((number, unit.index) not in done for unit in slices):
+            with source_errors(source):
+                for unit, batch in read_slices(source, slices, step):
+                    if (number, unit.index) not in done:
+                        yield unit, batch
 
 
 def read(unit: Unit, source: Source, buffer: Buffer) -> Batch:

@@ -174,9 +174,9 @@ def _tasks(sources: Sequence[Source], first: int, skipped: int, unit_bytes: int)
 def _packed(batch: Batch | None) -> Any:
     """A batch that goes through a pipe without what its buffers hold besides."""
     if isinstance(batch, Lines):
-        return Lines(memoryview(b""), batch.offset, batch.fault), bytes(batch.data)
+        return bytes(batch.data), batch.offset, batch.fault
     if isinstance(batch, Column):
-        return batch.fault, pa.record_batch([batch.text], ["text"]).serialize().to_pybytes(), str(batch.text.type)
+        return pa.record_batch([batch.text], ["text"]).serialize().to_pybytes(), str(batch.text.type), batch.fault
     return batch
 
 
@@ -213,10 +213,8 @@ def _worker(given: tuple[list[Source], str, str, int, str]) -> Callable[[Any], _
 def _unpacked(batch: Any, unit: Unit, source: Source, buffer: Buffer) -> Batch:
     if batch is None:
         return read(unit, source, buffer)
-    if isinstance(batch, tuple) and isinstance(batch[0], Lines):
-        return Lines(memoryview(batch[1]), batch[0].offset, batch[0].fault)
-    if isinstance(batch, tuple):
-        fault, packed, kind = batch
-        schema = pa.schema([("text", pa.large_string() if kind == "large_string" else pa.string())])
-        return Column(pa.ipc.read_record_batch(pa.py_buffer(packed), schema).column(0), None, fault)
-    raise TypeError(f"a batch of {type(batch).__name__}")
+    data, what, fault = batch
+    if isinstance(what, int):
+        return Lines(memoryview(data), what, fault)
+    schema = pa.schema([("text", pa.large_string() if what == "large_string" else pa.string())])
+    return Column(pa.ipc.read_record_batch(pa.py_buffer(data), schema).column(0), None, fault)

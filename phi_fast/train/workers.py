@@ -79,13 +79,17 @@ class Workers:
         while (item := self._tasks.get()) is not None:
             future, task = item
             try:
+                said = pickle.dumps(task, pickle.HIGHEST_PROTOCOL)
                 process.stdin.write(hello)
                 hello = b""
-                pickle.dump(task, process.stdin, pickle.HIGHEST_PROTOCOL)
+                process.stdin.write(said)
                 process.stdin.flush()
                 error, result = pickle.load(process.stdout)
             except (OSError, EOFError, pickle.UnpicklingError, ValueError):
                 future.set_exception(RunError(_lost(process)))
+                return
+            except BaseException as failure:  # nobody else would hear of it
+                future.set_exception(failure)
                 return
             if error is not None:
                 future.set_exception(error)

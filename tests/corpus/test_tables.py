@@ -245,3 +245,21 @@ def test_a_datasets_folder_and_a_dict_of_them(tmp_path: Path) -> None:
         "train/state.json",
         "train/dataset_info.json",
     }
+
+
+def test_units_of_one_file_come_in_order_large_and_small_row_groups_mixed(tmp_path: Path) -> None:
+    """What counts rows as it goes (vectors, tokens) would give documents wrong rows otherwise."""
+    path = tmp_path / "a.parquet"
+    with pq.ParquetWriter(path, pa.schema([("text", pa.string())])) as writer:
+        for number in range(12):
+            texts = [f"{number} {row} " + "x" * 100 for row in range(300 if number % 3 == 1 else 5)]
+            writer.write_table(pa.table({"text": texts}))
+    (source,) = discover([str(path)])
+    found = list(units(0, source, unit_bytes=2000))
+    assert [unit.index for unit, _ in found] == list(range(len(found)))
+    assert {batch is None for _, batch in found} == {True, False}
+    assert [unit.last for unit, _ in found] == [False] * (len(found) - 1) + [True]
+    done = {(0, index) for index in (0, 1, 2, 3, len(found) - 1)}
+    assert [unit.index for unit, _ in units(0, source, done, unit_bytes=2000)] == list(range(4, len(found) - 1))
+    texts = [text for unit, batch in found for text in (batch or read(unit, source, Buffer())).text.to_pylist()]
+    assert texts == pq.read_table(path).column("text").to_pylist()
