@@ -7,6 +7,7 @@ has this name only when all of it is on the disk. Open none from a stranger: one
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -58,6 +59,8 @@ def tensors_of(model: nn.Module, optimiser: torch.optim.Optimizer | None) -> dic
 def write(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any], group: Any = None) -> None:
     """Write a checkpoint; on several ranks all call it, with a group of gloo, and all succeed or fail together.
 
+    Tensors in parts on the ranks are given by each; of whole ones, which all ranks have, each may give some (`share`).
+
     Raises
     ------
     RunError
@@ -66,7 +69,8 @@ def write(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any],
     rank = dist.get_rank(group) if group is not None else 0
     temporary = folder.with_name(f".{folder.name}.part")
     try:
-        _together(group, lambda: _begin(temporary, tensors) if rank == 0 else None)
+        wanted = sum(_together(group, lambda: sum(_bytes(one) for one in tensors.values())))
+        _together(group, lambda: _begin(temporary, wanted) if rank == 0 else None)
         writer = dcp.FileSystemWriter(temporary)
         _together(group, lambda: dcp.save(dict(tensors), storage_writer=writer, process_group=group))
         said_too = json.dumps({"format": FORMAT, **state}, indent=1) + "\n"
@@ -79,10 +83,9 @@ def write(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any],
         raise
 
 
-def _begin(temporary: Path, tensors: Mapping[str, Tensor]) -> None:
+def _begin(temporary: Path, wanted: int) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    wanted = sum(one.numel() * one.element_size() for one in tensors.values())
     free = shutil.disk_usage(temporary).free
     if free < wanted:
         raise OSError(errno.ENOSPC, f"the disk has {free / 1e9:.2f} GB free, a checkpoint needs {wanted / 1e9:.2f}")
@@ -92,6 +95,25 @@ def _part(temporary: Path, rank: int) -> list[Path]:
     """The files a rank wrote."""
     names = [one for one in temporary.iterdir() if one.name.startswith(f"__{rank}_")]
     return names + [one for one in temporary.iterdir() if rank == 0 and not one.name.startswith("__")]
+
+
+def _bytes(tensor: Any) -> int:
+    local: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return local.numel() * local.element_size()
+
+
+def share(tensors: Mapping[str, Tensor], rank: int, world: int) -> dict[str, Tensor]:
+    """What a rank writes: its parts of those that are in parts, and of those that all have whole an equal share."""
+    load, mine = [0] * world, {}
+    for name, one in sorted(tensors.items(), key=lambda pair: -pair[1].numel()):
+        if hasattr(one, "to_local"):
+            mine[name] = one
+            continue
+        least = load.index(min(load))
+        load[least] += _bytes(one) + 1
+        if least == rank:
+            mine[name] = one
+    return mine
 
 
 def _settle(temporary: Path, folder: Path, parts: list[dict[str, list[Any]]]) -> None:
@@ -298,7 +320,8 @@ class Saver:
         """Copy the state, which takes a moment, and write it in a thread; waits for the one before to be written."""
         self.wait()
         self.failed = None
-        for name, tensor in tensors_of(model, optimiser).items():
+        rank, world = (0, 1) if self.group is None else (dist.get_rank(self.group), dist.get_world_size(self.group))
+        for name, tensor in share(tensors_of(model, optimiser), rank, world).items():
             if name in self._copy:
                 self._copy[name].copy_(tensor)
             else:
@@ -327,7 +350,8 @@ class Saver:
 
 def _host_copy(tensor: Any) -> Tensor:
     if tensor.device.type == "cuda" and not hasattr(tensor, "to_local"):
-        return torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor)
+        with contextlib.suppress(RuntimeError):  # of a host that locks no more pages: the copy is only slower
+            return torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor)
     copied: Tensor = tensor.to("cpu", copy=True)
     return copied
 

@@ -70,6 +70,7 @@ class Log:
         self._path, self._on, self._said = folder / LOG, on, False
         self._console: Any = None
         self._board: Any = None
+        self._board_class: Any = None
         self._wandb: Any = None
         if not on:
             return
@@ -82,7 +83,7 @@ class Log:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError as error:
                 raise InputError("TensorBoard is not installed: pip install tensorboard") from error
-            self._board = SummaryWriter(folder / "tensorboard")
+            self._board_class = SummaryWriter
         if wandb is not None:
             try:
                 import wandb as client  # type: ignore[import-not-found,unused-ignore]
@@ -116,6 +117,9 @@ class Log:
                 self.say(f"{self._path}: cannot be written ({error.strerror}); the run goes on without it")
             self._said = True
         numbers = {name: value for name, value in line.items() if type(value) in (int, float) and name != "step"}
+        if self._board_class and not self._board:
+            # What an earlier process logged of this step and later ones is done again.
+            self._board = self._board_class(self._path.with_name("tensorboard"), purge_step=line["step"])
         if self._board:
             for name, value in numbers.items():
                 self._board.add_scalar(name, value, line["step"])

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,9 @@ def begin(given: Settings, data: Path, output: Path, **more: Any) -> subprocess.
     )
 
 
-def on_two_ranks(program: list[str]) -> list[subprocess.CompletedProcess[str]]:
+def on_two_ranks(
+    program: list[str], meanwhile: Callable[[list[subprocess.Popen[str]]], None] | None = None
+) -> list[subprocess.CompletedProcess[str]]:
     """Run a command on two ranks, as torchrun starts it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -81,6 +84,8 @@ def on_two_ranks(program: list[str]) -> list[subprocess.CompletedProcess[str]]:
         )
         for n in range(2)
     ]  # fmt: skip
+    if meanwhile is not None:
+        meanwhile(processes)
     ended = []
     for one in processes:
         out, err = one.communicate(timeout=120)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,3 +81,22 @@ def test_what_one_rank_refuses_all_refuse(data: TokenStore, tmp_path: Path) -> N
         assert one.returncode == 1 and "holds files but no settings.json" in one.stderr
     for one in runs.on_two_ranks(runs.command(runs.settings(strategy="none"), data.folder, tmp_path / "new")):
         assert one.returncode == 1 and "strategy 'none' on 2 ranks: give ddp or fsdp" in one.stderr
+
+
+def test_a_rank_that_is_lost_is_said_and_the_run_goes_on_from_its_checkpoint(data: TokenStore, tmp_path: Path) -> None:
+    given = runs.settings(micro=2, schedule_steps=9000, stop_step=9000, save_every=5, eval_every=5000, strategy="ddp")
+
+    def kill(processes: list[subprocess.Popen[str]]) -> None:
+        while not checkpoints.all_of(tmp_path / "run" / "checkpoints"):
+            assert processes[0].poll() is None
+            time.sleep(0.02)
+        processes[1].kill()
+
+    first, second = runs.on_two_ranks(runs.command(given, data.folder, tmp_path / "run"), kill)
+    assert second.returncode == -9
+    assert first.returncode == 1 and "another rank is gone" in first.stderr
+    kept = checkpoints.all_of(tmp_path / "run" / "checkpoints")
+    assert kept and checkpoints.damage(kept[-1]) is None
+    step = checkpoints.read_state(kept[-1])["step"]
+    short = runs.Settings.from_dict(given.as_dict() | {"stop_step": step + 2})
+    assert train(short, [data], tmp_path / "run", console=False).finished
