@@ -64,9 +64,11 @@ def test_two_ranks_give_what_one_gives_and_go_on_with_each_others_checkpoints(
     close(tmp_path / "one", tmp_path / "two", 12)
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_lower_precision_in_parts_follows_one_process(data: TokenStore, tmp_path: Path, precision: str) -> None:
-    given = runs.settings(precision=precision, strategy="fsdp", stop_step=4, eps=1e-5)
+@pytest.mark.parametrize(("precision", "kernels"), [("bf16", "fused"), ("fp16", "plain")])
+def test_lower_precision_in_parts_follows_one_process(
+    data: TokenStore, tmp_path: Path, precision: str, kernels: str
+) -> None:
+    given = runs.settings(precision=precision, kernels=kernels, strategy="fsdp", stop_step=4, eps=1e-5)
     train(given, [data], tmp_path / "one", console=False)
     for one in runs.on_two_ranks(runs.command(given, data.folder, tmp_path / "two")):
         assert one.returncode == 0, one.stderr
