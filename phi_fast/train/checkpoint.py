@@ -24,6 +24,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed import checkpoint as dcp_
+from torch.distributed.checkpoint.api import CheckpointException
 
 from phi_fast.errors import InputError, RunError
 from phi_fast.model import Phi, PhiConfig
@@ -71,7 +72,7 @@ def write(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any],
     try:
         wanted = sum(_together(group, lambda: sum(_bytes(one) for one in tensors.values())))
         _together(group, lambda: _begin(temporary, wanted) if rank == 0 else None)
-        writer = dcp.FileSystemWriter(temporary)
+        writer = _Writer(temporary)
         _together(group, lambda: dcp.save(dict(tensors), storage_writer=writer, process_group=group))
         said_too = json.dumps({"format": FORMAT, **state}, indent=1) + "\n"
         _together(group, lambda: (temporary / STATE).write_text(said_too) if rank == 0 else None)
@@ -137,7 +138,7 @@ def _together(group: Any, work: Callable[[], Any]) -> list[Any]:
     result, problem = None, None
     try:
         result = work()
-    except Exception as error:  # DCP raises kinds of its own for what a rank's disk does
+    except (Exception, CheckpointException) as error:  # DCP's own is no Exception
         problem = _first_cause(error)
     if group is None:
         answers: list[Any] = [(result, problem)]
@@ -151,11 +152,25 @@ def _together(group: Any, work: Callable[[], Any]) -> list[Any]:
 
 
 def _first_cause(error: BaseException) -> str:
-    failures = getattr(error, "failures", None)  # of DCP's CheckpointException: rank -> (error, trace)
+    """What went wrong first: what the disk said, and not what stumbled over it afterwards."""
+    failures = getattr(error, "failures", None)  # rank -> (error, trace)
     if failures:
-        rank, (inner, _) = next(iter(sorted(failures.items())))
-        return f"{inner}" if len(failures) == 1 else f"{inner} (rank {rank}, and others)"
-    return str(error) or type(error).__name__
+        rank, (inner, _) = min(failures.items(), key=lambda pair: int(pair[0]))
+        return _first_cause(inner) if len(failures) == 1 else f"{_first_cause(inner)} (rank {rank}, and others)"
+    one: BaseException | None = error
+    while one is not None and not isinstance(one, OSError):
+        one = one.__cause__ or one.__context__
+    return str(one or error) or type(error).__name__
+
+
+class _Writer(dcp.FileSystemWriter):  # type: ignore[misc]
+    """Says what the disk said: what one rank tells another of an exception is without those before it."""
+
+    def write_data(self, plan: Any, planner: Any) -> Any:
+        try:
+            return super().write_data(plan, planner)
+        except Exception as error:
+            raise OSError(_first_cause(error)) from None
 
 
 def damage(checkpoint: Path) -> str | None:
@@ -253,7 +268,10 @@ def load(
     for name in there:
         if name.startswith("model.") and name not in wanted:
             raise InputError(f'{checkpoint}: has a tensor "{name}", which this model has not: it is of another')
-    dcp.load(wanted, storage_reader=dcp.FileSystemReader(checkpoint), process_group=group)
+    try:
+        dcp.load(wanted, storage_reader=dcp.FileSystemReader(checkpoint), process_group=group)
+    except CheckpointException as error:
+        raise RunError(f"{checkpoint}: cannot be read: {_first_cause(error)}") from error
     return state
 
 
@@ -340,7 +358,7 @@ class Saver:
         path = self.folder / name_of(state["step"])
         try:
             write(path, self._copy, state, self.group)
-        except RunError as error:
+        except BaseException as error:  # a thread that dies says nothing to the run
             self.failed = f"{path} was not written: {error}"
             return
         self.failed, self.written = None, path

@@ -57,7 +57,20 @@ def identity(loader: Loader) -> list[dict[str, Any]]:
 
 
 def claim(folder: Path, facts: dict[str, Any], resume: str | os.PathLike[str]) -> None:
-    """Make the folder a run's, or see that it is this run's."""
+    """Make the folder a run's, or see that it is this run's.
+
+    Raises
+    ------
+    InputError
+        It holds something else, or cannot be written.
+    """
+    try:
+        _claim(folder, facts, resume)
+    except OSError as error:
+        raise InputError(f"{error.filename or folder}: {error.strerror}") from error
+
+
+def _claim(folder: Path, facts: dict[str, Any], resume: str | os.PathLike[str]) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; give a folder")
     folder.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -102,3 +103,24 @@ def test_a_rank_that_is_lost_is_said_and_the_run_goes_on_from_its_checkpoint(dat
     step = checkpoints.read_state(kept[-1])["step"]
     short = runs.Settings.from_dict(given.as_dict() | {"stop_step": step + 2})
     assert train(short, [data], tmp_path / "run", console=False).finished
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_files_that_cannot_grow_cost_no_step_but_the_last_save_says_so(
+    data: TokenStore, tmp_path: Path, world: int
+) -> None:
+    """A real failure of the disk in the midst of a file, by the limit on a file's size."""
+    python, flag, code, said = runs.command(runs.settings(micro=2, strategy="auto"), data.folder, tmp_path / "run")
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))"
+    program = [python, flag, limit + code, said]
+    if world == 1:
+        done = [subprocess.run(program, env=runs.environment(), text=True, capture_output=True, timeout=120)]
+    else:
+        done = runs.on_two_ranks(program)
+    for one in done:
+        assert one.returncode == 1
+        assert re.search(r"RunError: \S+step-00000012 was not written: (.|\n)*File too large", one.stderr), one.stderr
+    for step in (3, 6, 9):
+        assert f"step-{step:08d} was not written" in done[0].stderr
+    assert len([line for line in runs.losses(tmp_path / "run") if line[1] == "loss"]) == 12
+    assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
