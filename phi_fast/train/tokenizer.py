@@ -272,14 +272,15 @@ def _from_hub(name: str) -> Any:
         return parts.Tokenizer.from_pretrained(name)
     except Exception as error:
         said = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        return _by_transformers(name, f"the hub gave no tokenizer.json ({said})")
+        reached = type(error).__name__ != "LocalEntryNotFoundError"  # else it would try for a minute more, in vain
+        return _by_transformers(name, f"the hub gave no tokenizer.json ({said})", hub=reached)
 
 
-def _by_transformers(name: str, why: str) -> Any:
+def _by_transformers(name: str, why: str, *, hub: bool = False) -> Any:
     try:
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(name, use_fast=True).backend_tokenizer
+        return AutoTokenizer.from_pretrained(name, use_fast=True, local_files_only=not hub).backend_tokenizer
     except Exception as error:
         raise InputError(
             f"{name}: no file of that name here, {why}, and transformers opens none. Offline, give a tokenizer.json or "

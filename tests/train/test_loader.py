@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -166,3 +168,27 @@ def test_in_a_loader_of_torch(stores: list[TokenStore]) -> None:
         next(iter(DataLoader(Sequences(loader, 0, 2), batch_size=4, num_workers=1)))
     with pytest.raises(InputError, match="world 1"):
         Sequences(Loader(stores, length=16, batch=4, world=2))
+
+
+def test_trainer_deals_out_as_a_split_does(stores: list[TokenStore]) -> None:
+    shards = pytest.importorskip("accelerate.data_loader")
+    from phi_fast.train.for_trainer import Sequences
+
+    whole = Loader(stores, length=16, batch=8)
+    for rank in range(2):
+        mine = Loader(stores, length=16, batch=8, micro=2, world=2, rank=rank)
+        dealt = shards.IterableDatasetShard(Sequences(whole, 3, 5), batch_size=2, num_processes=2, process_index=rank)
+        wanted = [row for step in (3, 4) for part in mine.step(step).parts for row in part.ids]
+        found = [one["input_ids"] for one in dealt]
+        assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+
+def test_reading_tokens_needs_numpy_alone(stores: list[TokenStore]) -> None:
+    """A machine that only trains need not have what reads corpora, nor the compiled engines."""
+    code = (
+        "import sys, phi_fast.train as t; loader = t.Loader(sys.argv[1], length=16, batch=4); loader.documents(3); "
+        "print(*(name for name in sys.modules if name.partition('.')[0] in ('torch', 'pyarrow', 'tokenizers')"
+        " or name == 'phi_fast._native'))"
+    )
+    command = [sys.executable, "-c", code, stores[0].folder]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == ""

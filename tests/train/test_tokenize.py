@@ -276,6 +276,23 @@ def test_an_empty_corpus_of_bad_rows_alone(tmp_path: Path, tokenizer: Tokenizer)
     assert len(store) == store.documents == 0 and store[:].tolist() == [] and store.state["rejected"] == 1
 
 
+def test_files_damaged_in_part_give_what_can_be_read(tmp_path: Path, trained: Path) -> None:
+    (tmp_path / "c").mkdir()
+    write_lines(tmp_path / "c/a.jsonl", ["one", "two"])
+    (tmp_path / "c/b.parquet").write_bytes(b"no Parquet at all")
+    packed = gzip.compress("".join(json.dumps({"text": f"three {n}"}) + "\n" for n in range(3000)).encode())
+    (tmp_path / "c/c.jsonl.gz").write_bytes(packed[: len(packed) // 2])
+    write_lines(tmp_path / "c/d.jsonl", ["four"])
+    store = tokenize_corpus(tmp_path / "c", tmp_path / "out", trained, workers=2)
+    rejected = [json.loads(line) for line in (tmp_path / "out/rejected.jsonl").read_text().splitlines()]
+    assert [one["file"] for one in rejected] == ["b.parquet", "c.jsonl.gz"]
+    assert "not a readable Parquet file" in rejected[0]["reason"] and "truncated gzip" in rejected[1]["reason"]
+    files = [store.document(n).file for n in range(store.documents)]
+    assert files[:2] == ["a.jsonl"] * 2 and files[-1] == "d.jsonl" and len(set(files)) == 3
+    assert [store.document(n).row for n in range(2, store.documents - 1)] == list(range(store.documents - 3))
+    store.verify()
+
+
 def test_workers_answer_in_order_and_say_when_they_are_lost() -> None:
     with Workers(3, "tests.train.support:failing", 100) as pool:
         assert list(pool.map((n, n) for n in range(4, 60))) == [(n, n + 100) for n in range(4, 60)]
