@@ -7,14 +7,11 @@ has this name only when all of it is on the disk. Open none from a stranger: one
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import json
 import os
-import re
 import shutil
-import threading
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -33,16 +30,10 @@ from phi_fast.train.optimiser import fill_state
 dcp: Any = dcp_  # whose names and types mypy does not see
 
 FORMAT = 1
-STATE, MANIFEST, SCORES = "state.json", "manifest.json", "scores.json"
-_NAME = re.compile(r"step-(\d{8,})")
+STATE, MANIFEST = "state.json", "manifest.json"
 _CHUNK = 1 << 20
 
 warnings.filterwarnings("ignore", message="torch.distributed is (disabled, )?unavailable or uninitialized")
-
-
-def name_of(step: int) -> str:
-    """Folder of the checkpoint of a step."""
-    return f"step-{step:08d}"
 
 
 def tensors_of(model: nn.Module, optimiser: torch.optim.Optimizer | None) -> dict[str, Tensor]:
@@ -70,7 +61,7 @@ def write(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any],
     rank = dist.get_rank(group) if group is not None else 0
     temporary = folder.with_name(f".{folder.name}.part")
     try:
-        wanted = sum(_together(group, lambda: sum(_bytes(one) for one in tensors.values())))
+        wanted = sum(_together(group, lambda: sum(local_bytes(one) for one in tensors.values())))
         _together(group, lambda: _begin(temporary, wanted) if rank == 0 else None)
         writer = _Writer(temporary)
         _together(group, lambda: dcp.save(dict(tensors), storage_writer=writer, process_group=group))
@@ -98,38 +89,24 @@ def _part(temporary: Path, rank: int) -> list[Path]:
     return names + [one for one in temporary.iterdir() if rank == 0 and not one.name.startswith("__")]
 
 
-def _bytes(tensor: Any) -> int:
+def local_bytes(tensor: Any) -> int:
     local: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
     return local.numel() * local.element_size()
-
-
-def share(tensors: Mapping[str, Tensor], rank: int, world: int) -> dict[str, Tensor]:
-    """What a rank writes: its parts of those that are in parts, and of those that all have whole an equal share."""
-    load, mine = [0] * world, {}
-    for name, one in sorted(tensors.items(), key=lambda pair: -pair[1].numel()):
-        if hasattr(one, "to_local"):
-            mine[name] = one
-            continue
-        least = load.index(min(load))
-        load[least] += _bytes(one) + 1
-        if least == rank:
-            mine[name] = one
-    return mine
 
 
 def _settle(temporary: Path, folder: Path, parts: list[dict[str, list[Any]]]) -> None:
     files = {name: said for part in parts for name, said in part.items()}
     (temporary / MANIFEST).write_text(json.dumps(files, indent=1, sort_keys=True) + "\n")
-    _to_disk(temporary / MANIFEST)
-    _to_disk(temporary)
+    to_disk(temporary / MANIFEST)
+    to_disk(temporary)
     if folder.exists():  # a damaged one, which the run went back before
         shutil.rmtree(folder)
     temporary.rename(folder)
-    _to_disk(folder.parent)
+    to_disk(folder.parent)
 
 
 def _seal(path: Path) -> list[Any]:
-    _to_disk(path)
+    to_disk(path)
     return [path.stat().st_size, _sha256(path)]
 
 
@@ -193,34 +170,6 @@ def damage(checkpoint: Path) -> str | None:
     except InputError as error:
         return str(error)
     return None
-
-
-def all_of(folder: Path) -> list[Path]:
-    """The checkpoints of a folder, whole or not, oldest first."""
-    if not folder.is_dir():
-        return []
-    found = [(int(match[1]), one) for one in folder.iterdir() if (match := _NAME.fullmatch(one.name))]
-    return [one for _, one in sorted(found)]
-
-
-def newest(folder: Path, say: Callable[[str], None]) -> Path | None:
-    """The newest whole checkpoint of a folder; what is wrong with newer ones is said."""
-    for one in reversed(all_of(folder)):
-        problem = damage(one)
-        if problem is None:
-            return one
-        say(f"{one}: damaged: {problem}. The one before it is looked at.")
-    return None
-
-
-def set_aside(folder: Path, newest: Path | None, say: Callable[[str], None]) -> None:
-    """Rename the checkpoints newer than one, damaged or not, so that they are none any more; all where it is None."""
-    there = all_of(folder)
-    for one in there[there.index(newest) + 1 :] if newest in there else there if newest is None else []:
-        aside = one.with_name(f"aside-{one.name}")
-        shutil.rmtree(aside, ignore_errors=True)
-        one.rename(aside)
-        say(f"{one.name} is set aside as {aside}")
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
@@ -314,118 +263,6 @@ def export(checkpoint: str | os.PathLike[str], folder: str | os.PathLike[str], d
     model.save_pretrained(Path(folder))
 
 
-class Saver:
-    """Writes checkpoints while the training goes on, one at a time, and keeps the newest and the best.
-
-    Parameters
-    ----------
-    folder
-        Of the checkpoints.
-    keep_last
-        How many of the newest are kept.
-    group
-        Of gloo, used for this alone, where there are several ranks.
-    """
-
-    def __init__(self, folder: Path, keep_last: int, group: Any = None) -> None:
-        self.folder, self.keep_last, self.group = folder, keep_last, group
-        self.failed: str | None = None
-        self.written: Path | None = None
-        self._copy: dict[str, Tensor] = {}
-        self._thread: threading.Thread | None = None
-
-    def save(self, model: nn.Module, optimiser: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-        """Copy the state, which takes a moment, and write it in a thread; waits for the one before to be written."""
-        self.wait()
-        self.failed = None
-        rank, world = (0, 1) if self.group is None else (dist.get_rank(self.group), dist.get_world_size(self.group))
-        for name, tensor in share(tensors_of(model, optimiser), rank, world).items():
-            if name in self._copy:
-                self._copy[name].copy_(tensor)
-            else:
-                self._copy[name] = _host_copy(tensor)
-        held = dict(state)  # its values are the caller's for good
-        self._thread = threading.Thread(target=self._write, args=(held,), name="phi-fast-checkpoint", daemon=True)
-        self._thread.start()
-
-    def wait(self) -> None:
-        """Until what is being written is on the disk, or has failed: see `failed`."""
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
-
-    def _write(self, state: dict[str, Any]) -> None:
-        path = self.folder / name_of(state["step"])
-        try:
-            write(path, self._copy, state, self.group)
-        except BaseException as error:  # a thread that dies says nothing to the run
-            self.failed = f"{path} was not written: {error}"
-            return
-        self.failed, self.written = None, path
-        if self.group is None or dist.get_rank(self.group) == 0:
-            prune(self.folder, self.keep_last)
-
-
-def _host_copy(tensor: Any) -> Tensor:
-    if tensor.device.type == "cuda" and not hasattr(tensor, "to_local"):
-        with contextlib.suppress(RuntimeError):  # of a host that locks no more pages: the copy is only slower
-            return torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor)
-    copied: Tensor = tensor.to("cpu", copy=True)
-    return copied
-
-
-def best(folder: Path) -> Path | None:
-    """The checkpoint with the highest score, where some have one; else with the lowest validation loss; or None."""
-    there = all_of(folder)
-    scores = read_scores(folder)
-    scored = [(scores[one.name], one) for one in there if one.name in scores]
-    if scored:
-        return max(scored)[1]
-    losses = []
-    for one in there:
-        try:
-            loss = read_state(one).get("validation_loss")
-        except InputError:
-            continue
-        if loss is not None:
-            losses.append((loss, one))
-    return min(losses)[1] if losses else None
-
-
-def read_scores(folder: Path) -> dict[str, float]:
-    """Scores that checkpoints were given, by name."""
-    try:
-        held = json.loads((folder / SCORES).read_text())
-    except (OSError, ValueError):
-        return {}
-    return held if isinstance(held, dict) else {}
-
-
-def set_score(checkpoint: Path, score: float) -> None:
-    """Note a checkpoint's score, by which the best is kept."""
-    path = checkpoint.parent / SCORES
-    temporary = path.with_name(f".{SCORES}.part")
-    temporary.write_text(json.dumps(read_scores(checkpoint.parent) | {checkpoint.name: score}, indent=1) + "\n")
-    _to_disk(temporary)
-    temporary.replace(path)
-
-
-def prune(folder: Path, keep_last: int) -> None:
-    """Remove all checkpoints but the newest and the best; a kill meanwhile leaves no half one under a whole's name."""
-    kept = {*all_of(folder)[-keep_last:], best(folder)}
-    for one in all_of(folder):
-        if one not in kept:
-            gone = one.with_name(f".{one.name}.gone")
-            one.rename(gone)
-            shutil.rmtree(gone, ignore_errors=True)
-
-
-def sweep(folder: Path) -> None:
-    """Remove what a killed run left half written or half removed."""
-    for one in folder.glob(".step-*"):
-        shutil.rmtree(one, ignore_errors=True)
-
-
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
@@ -434,7 +271,7 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _to_disk(path: Path) -> None:
+def to_disk(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

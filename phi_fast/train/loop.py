@@ -20,12 +20,14 @@ import torch
 
 from phi_fast.errors import InputError, PhiFastError, RunError
 from phi_fast.train import checkpoint as checkpoints
+from phi_fast.train import kept
 from phi_fast.train.held_out import hold_out, validation_loss
 from phi_fast.train.loader import Loader
 from phi_fast.train.log import Clock, Log, cut, peak_flops
 from phi_fast.train.optimiser import adamw, set_learning_rate
 from phi_fast.train.ranks import Ranks, bare, joined, make_model, spread
 from phi_fast.train.run_folder import check_same, claim, identity, open_data
+from phi_fast.train.saver import Saver
 from phi_fast.train.schedule import learning_rate
 from phi_fast.train.settings import Settings
 from phi_fast.train.step import LossScale, StepResult, train_step
@@ -155,7 +157,7 @@ class _Run:
     ) -> None:
         self.settings, self.folder, self.ranks, self.log = settings, folder, ranks, log
         self.loader, self.held_out, self.facts, self.score = loader, held_out, facts, score
-        self.saver = checkpoints.Saver(folder / CHECKPOINTS, settings.keep_last, ranks.writer)
+        self.saver = Saver(folder / CHECKPOINTS, settings.keep_last, ranks.writer)
         self.step, self.average = 0, Average()
         self.loss: float | None = None
         self.validation: float | None = None
@@ -183,7 +185,7 @@ class _Run:
             self.scale.load(state["scale"])
         self.saver.written = begun
         self.log.say(f"going on from {begun}")
-        if self.score is not None and ranks.rank == 0 and begun.name not in checkpoints.read_scores(begun.parent):
+        if self.score is not None and ranks.rank == 0 and begun.name not in kept.read_scores(begun.parent):
             self._score(begun, self.score)
 
     def go(self, profiled: Callable[[], None]) -> Result:
@@ -271,7 +273,7 @@ class _Run:
         if wait and self.saver.failed:
             raise RunError(f"{self.saver.failed}. Make room; the same command goes on from the checkpoint before.")
         if self.score is not None and self.saver.failed is None and self.ranks.rank == 0:
-            self._score(self.saver.folder / checkpoints.name_of(self.step), self.score)
+            self._score(self.saver.folder / kept.name_of(self.step), self.score)
 
     def _report_saving(self) -> None:
         """Say once that a checkpoint could not be written."""
@@ -288,17 +290,17 @@ class _Run:
         except Exception as error:  # whatever a person's score does, the run goes on
             self.log.say(f"{path.name} has no score: {error}")
             return
-        checkpoints.set_score(path, value)
-        checkpoints.prune(self.saver.folder, self.settings.keep_last)
+        kept.set_score(path, value)
+        kept.prune(self.saver.folder, self.settings.keep_last)
         self.log.write({"step": self.step, "score": value})
         self.log.say(f"step {self.step:,}: score {value:g}")
 
     def _found(self, resume: str | os.PathLike[str]) -> Path | None:
         """The checkpoint to go on from; its settings and data are those of this run."""
         there = self.folder / CHECKPOINTS
-        checkpoints.sweep(there)
+        kept.sweep(there)
         if resume in ("auto", "never"):
-            found = checkpoints.newest(there, self.log.say)
+            found = kept.newest(there, self.log.say)
         else:
             found = Path(resume)
             if problem := checkpoints.damage(found):
@@ -306,10 +308,10 @@ class _Run:
         if found is not None:
             check_same(self.facts, checkpoints.read_state(found), str(found))
         # What is newer would be taken for the newest of this run once it is whole again, or crowd out what is whole.
-        checkpoints.set_aside(there, found, self.log.say)
+        kept.set_aside(there, found, self.log.say)
         return found
 
     def _result(self) -> Result:
-        best = checkpoints.best(self.saver.folder)
+        best = kept.best(self.saver.folder)
         finished = self.step >= self.settings.steps
         return Result(self.step, finished, self.loss, self.validation, self.saver.written, best)

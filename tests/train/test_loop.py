@@ -15,6 +15,7 @@ torch = pytest.importorskip("torch")
 
 from phi_fast.errors import InputError, RunError  # noqa: E402
 from phi_fast.train import checkpoint as checkpoints  # noqa: E402
+from phi_fast.train import kept  # noqa: E402
 from phi_fast.train import loop as loop_module  # noqa: E402
 from phi_fast.train.loop import train  # noqa: E402
 from phi_fast.train.tokens import TokenStore  # noqa: E402
@@ -44,8 +45,8 @@ def test_a_run_ends_at_its_stop_step_with_its_log_plot_and_checkpoints(data: Tok
     assert [step for step, key, _ in lines if key == "loss"] == list(range(1, 13))
     assert [step for step, key, _ in lines if key == "validation_loss"] == [4, 8, 12]
     assert lines[-1][2] == result.validation_loss and lines[-1][2] < lines[4][2]
-    kept = [one.name for one in checkpoints.all_of(tmp_path / "run" / "checkpoints")]
-    assert kept == ["step-00000009", "step-00000012"]
+    there = [one.name for one in kept.all_of(tmp_path / "run" / "checkpoints")]
+    assert there == ["step-00000009", "step-00000012"]
     assert result.checkpoint == result.best == tmp_path / "run" / "checkpoints" / "step-00000012"
     assert (tmp_path / "run" / "loss.png").read_bytes()[:4] == b"\x89PNG"
     assert json.loads((tmp_path / "run" / "trace.json").read_text())["traceEvents"]
@@ -105,7 +106,7 @@ def test_a_signal_saves_and_the_run_goes_on_from_there(
     assert finished == "False"
     last = runs.losses(tmp_path / "run")[-1]
     assert last[0] == int(step)
-    assert checkpoints.damage(tmp_path / "run" / "checkpoints" / checkpoints.name_of(int(step))) is None
+    assert checkpoints.damage(tmp_path / "run" / "checkpoints" / kept.name_of(int(step))) is None
 
 
 def test_a_loss_that_is_not_a_number_stops_before_it_is_learnt_and_names_documents(
@@ -157,8 +158,8 @@ def test_the_best_by_score_is_kept_and_a_score_that_fails_is_only_said(
         return value
 
     result = train(runs.settings(keep_last=1), [data], tmp_path / "run", console=False, score=score)
-    kept = [one.name for one in checkpoints.all_of(tmp_path / "run" / "checkpoints")]
-    assert kept == ["step-00000006", "step-00000012"]
+    there = [one.name for one in kept.all_of(tmp_path / "run" / "checkpoints")]
+    assert there == ["step-00000006", "step-00000012"]
     assert result.best is not None and result.best.name == "step-00000006"
     assert "step-00000009 has no score: no tests ran" in capfd.readouterr().err
 

@@ -13,6 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from phi_fast.train import checkpoint as checkpoints  # noqa: E402
+from phi_fast.train import kept  # noqa: E402
 from phi_fast.train.loop import train  # noqa: E402
 from phi_fast.train.tokens import TokenStore  # noqa: E402
 from tests.train import runs  # noqa: E402
@@ -90,7 +91,7 @@ def test_a_rank_that_is_lost_is_said_and_the_run_goes_on_from_its_checkpoint(dat
     given = runs.settings(micro=2, schedule_steps=9000, stop_step=9000, save_every=5, eval_every=5000, strategy="ddp")
 
     def kill(processes: list[subprocess.Popen[str]]) -> None:
-        while not checkpoints.all_of(tmp_path / "run" / "checkpoints"):
+        while not kept.all_of(tmp_path / "run" / "checkpoints"):
             assert processes[0].poll() is None
             time.sleep(0.02)
         processes[1].kill()
@@ -98,9 +99,9 @@ def test_a_rank_that_is_lost_is_said_and_the_run_goes_on_from_its_checkpoint(dat
     first, second = runs.on_two_ranks(runs.command(given, data.folder, tmp_path / "run"), kill)
     assert second.returncode == -9
     assert first.returncode == 1 and "another rank is gone" in first.stderr
-    kept = checkpoints.all_of(tmp_path / "run" / "checkpoints")
-    assert kept and checkpoints.damage(kept[-1]) is None
-    step = checkpoints.read_state(kept[-1])["step"]
+    there = kept.all_of(tmp_path / "run" / "checkpoints")
+    assert there and checkpoints.damage(there[-1]) is None
+    step = checkpoints.read_state(there[-1])["step"]
     short = runs.Settings.from_dict(given.as_dict() | {"stop_step": step + 2})
     assert train(short, [data], tmp_path / "run", console=False).finished
 

@@ -17,8 +17,10 @@ torch = pytest.importorskip("torch")
 
 from phi_fast.errors import InputError, RunError  # noqa: E402
 from phi_fast.train import checkpoint as checkpoints  # noqa: E402
+from phi_fast.train import kept  # noqa: E402
 from phi_fast.train.loop import train  # noqa: E402
 from phi_fast.train.optimiser import adamw  # noqa: E402
+from phi_fast.train.saver import Saver  # noqa: E402
 from phi_fast.train.tokens import TokenStore  # noqa: E402
 from tests.train import runs  # noqa: E402
 from tests.train.support import store  # noqa: E402
@@ -84,13 +86,13 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_it_used(
     assert "step-00000012: damaged" in told and "going on from" in told and "step-00000009" in told
     assert result.step == 12 and runs.losses(run) == runs.losses(finished)
     assert runs.same_bits(runs.weights(run, 12), runs.weights(finished, 12))
-    assert [one.name for one in checkpoints.all_of(run / "checkpoints")] == ["step-00000012"]
+    assert [one.name for one in kept.all_of(run / "checkpoints")] == ["step-00000012"]
 
 
 def test_where_all_are_damaged_the_run_begins_anew(data: TokenStore, finished: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished, run)
-    for one in checkpoints.all_of(run / "checkpoints"):
+    for one in kept.all_of(run / "checkpoints"):
         cut_short(one)
     train(runs.settings(), [data], run, console=False)
     assert runs.losses(run) == runs.losses(finished)
@@ -128,8 +130,8 @@ def test_a_disk_that_is_full_for_a_while_costs_no_step(
     told = capfd.readouterr().err
     assert told.count("step-00000006 was not written: [Errno 28] No space left on device. Training goes on") == 1
     assert result.finished
-    kept = [one.name for one in (tmp_path / "run" / "checkpoints").iterdir()]
-    assert sorted(kept) == ["step-00000003", "step-00000009", "step-00000012"]
+    there = [one.name for one in (tmp_path / "run" / "checkpoints").iterdir()]
+    assert sorted(there) == ["step-00000003", "step-00000009", "step-00000012"]
 
 
 def test_a_disk_without_room_for_the_last_checkpoint_is_an_error_that_says_how_much(
@@ -164,13 +166,13 @@ def test_training_goes_on_while_a_checkpoint_is_written_of_the_state_it_was_aske
     monkeypatch.setattr(checkpoints.dcp, "save", slow)
     model = runs.fresh()
     optimiser = adamw(model, lr=1.0)
-    saver = checkpoints.Saver(tmp_path, keep_last=2)
+    saver = Saver(tmp_path, keep_last=2)
     before = {name: one.clone() for name, one in model.state_dict().items()}
     saver.save(model, optimiser, {"step": 1, "model": dict(vars(model.config))})
     with torch.no_grad():
         for one in model.parameters():
             one += 1.0  # while nothing is written yet
-    assert checkpoints.all_of(tmp_path) == []
+    assert kept.all_of(tmp_path) == []
     go.set()
     saver.wait()
     assert saver.failed is None and saver.written == tmp_path / "step-00000001"
@@ -181,8 +183,8 @@ def test_what_a_kill_leaves_is_no_checkpoint_and_is_swept(tmp_path: Path) -> Non
     for name in (".step-00000003.part", ".step-00000001.gone"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "manifest.json").write_text("{}")
-    assert checkpoints.all_of(tmp_path) == [] and checkpoints.newest(tmp_path, print) is None
-    checkpoints.sweep(tmp_path)
+    assert kept.all_of(tmp_path) == [] and kept.newest(tmp_path, print) is None
+    kept.sweep(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
