@@ -114,7 +114,7 @@ class Log:
             with contextlib.suppress(OSError):
                 os.truncate(self._path, size)  # of a full disk, so that half a line is not gone on with
             if not self._said:
-                self.say(f"{self._path}: cannot be written ({error.strerror}); the run goes on without it")
+                self.warn(f"{self._path}: cannot be written ({error.strerror}); the run goes on without it")
             self._said = True
         numbers = {name: value for name, value in line.items() if type(value) in (int, float) and name != "step"}
         if self._board_class and not self._board:
@@ -128,6 +128,11 @@ class Log:
 
     def say(self, sentence: str) -> None:
         """Tell the person at the terminal."""
+        if self._console:
+            self._console.print(sentence, soft_wrap=True, markup=False)
+
+    def warn(self, sentence: str) -> None:
+        """Tell it with or without a console: something went wrong, and the run goes on."""
         if self._console:
             self._console.print(sentence, style="yellow", soft_wrap=True, markup=False)
         elif self._on:
@@ -144,7 +149,7 @@ class Log:
         try:
             plot(self._path, self._path.with_name(PLOT))
         except OSError as error:
-            self.say(f"{self._path.with_name(PLOT)}: {error.strerror}")
+            self.warn(f"{self._path.with_name(PLOT)}: {error.strerror}")
 
 
 def _wandb_id(folder: Path) -> str:

@@ -96,7 +96,7 @@ def train(
         Called after each checkpoint, on rank 0, with a Hugging Face folder of the model; the checkpoint with the
         highest result is kept as the best. Without it the lowest validation loss decides.
     console
-        Show progress at the terminal.
+        Show progress at the terminal; what goes wrong is told there in any case.
     tensorboard
         Write TensorBoard's events into `output`/tensorboard too.
     wandb
@@ -279,7 +279,7 @@ class _Run:
         """Say once that a checkpoint could not be written."""
         if self.saver.failed and self.saver.failed != self.reported:
             self.reported = self.saver.failed
-            self.log.say(f"{self.reported}. Training goes on, those before are kept, the next save tries again.")
+            self.log.warn(f"{self.reported}. Training goes on, those before are kept, the next save tries again.")
             self.log.write({"step": self.step, "event": self.reported})
 
     def _score(self, path: Path, score: Callable[[Path], float]) -> None:
@@ -288,7 +288,7 @@ class _Run:
             checkpoints.export(path, exported)
             value = float(score(exported))
         except Exception as error:  # whatever a person's score does, the run goes on
-            self.log.say(f"{path.name} has no score: {error}")
+            self.log.warn(f"{path.name} has no score: {error}")
             return
         kept.set_score(path, value)
         kept.prune(self.saver.folder, self.settings.keep_last)
@@ -300,7 +300,7 @@ class _Run:
         there = self.folder / CHECKPOINTS
         kept.sweep(there)
         if resume in ("auto", "never"):
-            found = kept.newest(there, self.log.say)
+            found = kept.newest(there, self.log.warn)
         else:
             found = Path(resume)
             if problem := checkpoints.damage(found):
@@ -308,7 +308,7 @@ class _Run:
         if found is not None:
             check_same(self.facts, checkpoints.read_state(found), str(found))
         # What is newer would be taken for the newest of this run once it is whole again, or crowd out what is whole.
-        kept.set_aside(there, found, self.log.say)
+        kept.set_aside(there, found, self.log.warn)
         return found
 
     def _result(self) -> Result:
