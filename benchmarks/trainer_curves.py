@@ -26,12 +26,12 @@ ROOT = Path(__file__).resolve().parents[1]
 PAD, VOCABULARY = 256, 320
 THEIRS = "transformers"
 # What each run sets in its environment.
-CPU_RUNS = {
+CPU_RUNS: dict[str, dict[str, str]] = {
     THEIRS: {},
     "phi_fast, references": {"PHI_FAST_KERNELS": "reference"},
     "phi_fast, kernels interpreted": {"PHI_FAST_KERNELS": "triton", "TRITON_INTERPRET": "1"},
 }
-GPU_RUNS = {THEIRS: {}, "phi_fast": {}}
+GPU_RUNS: dict[str, dict[str, str]] = {THEIRS: {}, "phi_fast": {}}
 
 
 def rows_of_text(length: int, count: int) -> list[dict[str, list[int]]]:
@@ -168,7 +168,9 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     options.add_argument("--steps", type=int, default=200)
-    options.add_argument("--interpreted-steps", type=int, default=6, help="of Triton's interpreter, which is slow")
+    options.add_argument(
+        "--interpreted-steps", type=int, default=6, help="of Triton's interpreter, which is slow; 0 for none"
+    )
     options.add_argument("--run", help=argparse.SUPPRESS)
     options.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     given = options.parse_args()
@@ -181,6 +183,8 @@ def main() -> None:
     runs: dict[str, dict[str, Any]] = {}
     for name, settings in (GPU_RUNS if cuda else CPU_RUNS).items():
         steps = given.interpreted_steps if "TRITON_INTERPRET" in settings else given.steps
+        if steps == 0:
+            continue
         print(f"{name}: {steps} steps", flush=True)
         runs[name] = run(name, steps, cuda, settings)
     wanted = runs[THEIRS]["losses"]

@@ -178,6 +178,13 @@ def document_bounds(cu_seqlens: Tensor, total: int) -> Tensor:
     return bounds
 
 
+def row_bounds(total: int, length: int, device: torch.device) -> Tensor:
+    """Give what `document_bounds` gives where every row of `length` tokens is one document: int32 (2, total)."""
+    tokens = torch.arange(total, dtype=torch.int32, device=device)
+    starts = tokens - tokens % length
+    return torch.stack((starts, starts + length))
+
+
 @torch.library.custom_op(
     "phi_fast::document_bounds", mutates_args=(), schema="(Tensor cu_seqlens, SymInt total) -> Tensor"
 )
@@ -240,10 +247,7 @@ def _checked(
     elif bounds is not None:
         check_tensor("bounds", bounds, dtypes=(torch.int32,), shape=(2, total), like=q, contiguous=True)
     else:
-        length = q.shape[-3]
-        tokens = torch.arange(total, dtype=torch.int32, device=q.device)
-        starts = tokens - tokens % length
-        bounds = torch.stack((starts, starts + length))
+        bounds = row_bounds(total, q.shape[-3], q.device)
     return total, bounds, scale, min(round(dropout * 65536), 65535)
 
 

@@ -145,6 +145,7 @@ def attention_keys_kernel(  # type: ignore[no-untyped-def]
     stride_v,
     stride_v_head,
     stride_out,
+    stride_grad,
     scale,
     scale_log2,
     keep_scale,
@@ -156,7 +157,7 @@ def attention_keys_kernel(  # type: ignore[no-untyped-def]
     DROPOUT: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Write d_k and d_v, (tokens, heads, HEAD_DIM), from one block of keys a program."""
+    """Write d_k and d_v, rows `stride_grad` apart, from one block of keys a program."""
     block = tl.program_id(0)
     head = tl.program_id(1)
     first_column = block * BLOCK_N
@@ -200,7 +201,7 @@ def attention_keys_kernel(  # type: ignore[no-untyped-def]
         columns, ends, dims, stride_q, stride_out, total, scale_log2, keep_scale, key, offset, head, first_column,
         threshold, True, HEAD_DIM, BLOCK_D, BLOCK_M, BLOCK_N, DROPOUT, PRECISION,
     )  # fmt: skip
-    places = head * HEAD_DIM + columns[:, None].to(tl.int64) * stride_out + dims[None, :]
+    places = head * HEAD_DIM + columns[:, None].to(tl.int64) * stride_grad + dims[None, :]
     inside = (columns[:, None] < total) & (dims[None, :] < HEAD_DIM)
     tl.store(d_k + places, (d_k_tile * scale).to(d_k.dtype.element_ty), mask=inside)
     tl.store(d_v + places, (d_v_tile * keep_scale).to(d_v.dtype.element_ty), mask=inside)
@@ -275,6 +276,7 @@ def attention_queries_kernel(  # type: ignore[no-untyped-def]
     stride_v,
     stride_v_head,
     stride_out,
+    stride_grad,
     scale,
     scale_log2,
     keep_scale,
@@ -286,7 +288,7 @@ def attention_queries_kernel(  # type: ignore[no-untyped-def]
     DROPOUT: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Write d_q, (tokens, heads, HEAD_DIM), from one block of rows a program; ranges as in the forward."""
+    """Write d_q, rows `stride_grad` apart, from one block of rows a program; ranges as in the forward."""
     block = tl.num_programs(0) - 1 - tl.program_id(0)
     head = tl.program_id(1)
     first_row = block * BLOCK_M
@@ -327,7 +329,7 @@ def attention_queries_kernel(  # type: ignore[no-untyped-def]
         dims, stride_k, stride_v, total, scale_log2, keep_scale, key, offset, head, threshold,
         True, HEAD_DIM, BLOCK_D, BLOCK_M, BLOCK_N, DROPOUT, PRECISION,
     )  # fmt: skip
-    places = head * HEAD_DIM + rows[:, None].to(tl.int64) * stride_out + dims[None, :]
+    places = head * HEAD_DIM + rows[:, None].to(tl.int64) * stride_grad + dims[None, :]
     inside = (rows[:, None] < total) & (dims[None, :] < HEAD_DIM)
     tl.store(d_q + places, (d_q_tile * scale).to(d_q.dtype.element_ty), mask=inside)
 
@@ -343,23 +345,30 @@ def backward(
     seed: Tensor | None,
     scale: float,
     threshold: int,
+    into: tuple[Tensor, Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Launch the three kernels on what the forward got and gave.
 
     Parameters
     ----------
     d_out, out
-        (tokens, heads, head_dim), contiguous.
+        (tokens, heads, head_dim), heads side by side, rows of both equally far apart.
     q, k, v, lse, bounds, seed, scale, threshold
         As in `phi_fast.kernels.attention_forward.forward`.
+    into
+        Where the gradients go, if not into new tensors: as q in shape and dtype, heads side by side, rows of all three
+        equally far apart.
 
     Returns
     -------
     d_q, d_k, d_v
-        (tokens, heads, head_dim), contiguous, in the inputs' dtype.
+        (tokens, heads, head_dim) in the inputs' dtype; contiguous where they are new.
     """
     total, heads, head_dim = q.shape
-    d_q, d_k, d_v = (torch.empty((total, heads, head_dim), dtype=q.dtype, device=q.device) for _ in range(3))
+    if into is None:
+        d_q, d_k, d_v = (torch.empty((total, heads, head_dim), dtype=q.dtype, device=q.device) for _ in range(3))
+    else:
+        d_q, d_k, d_v = into
     delta = torch.empty_like(lse)
     block_d = padded(head_dim)
     exact = q.dtype == torch.float32
@@ -367,6 +376,7 @@ def backward(
     queries: dict[str, Any] = config_for(QUERIES_FLOAT if exact else QUERIES_HALF, arch_of(q), block_d)
     inputs = (q, k, v, d_out, lse, delta, bounds, bounds if seed is None else seed)
     strides = (q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1), out.stride(0))
+    strides = (*strides, d_q.stride(0))
     numbers = (scale, scale * LOG2_E, 65536 / (65536 - threshold), threshold)
     common: dict[str, Any] = {"HEAD_DIM": head_dim, "BLOCK_D": block_d}
     products: dict[str, Any] = {"DROPOUT": threshold > 0, "PRECISION": dot_precision(q.dtype)}
@@ -406,7 +416,7 @@ def compile_cases(arch: int, shapes: Iterable[tuple[str, int, bool]] = SHAPES) -
             types = dict.fromkeys(("q", "k", "v", "d_out"), f"*{name}")
             types |= {"lse": "*fp32", "delta": "*fp32", "bounds": "*i32", "seed": "*i64"}
             types |= dict.fromkeys(outputs, f"*{name}") | {"total": "i32"}
-            strides = [f"stride_{one}" for one in ("q", "q_head", "k", "k_head", "v", "v_head", "out")]
+            strides = [f"stride_{one}" for one in ("q", "q_head", "k", "k_head", "v", "v_head", "out", "grad")]
             types |= dict.fromkeys(strides, "i32")
             types |= {"scale": "fp32", "scale_log2": "fp32", "keep_scale": "fp32", "threshold": "i32"}
             settings = {**constants, **config, "DROPOUT": bool(dropout), "PRECISION": "ieee"}

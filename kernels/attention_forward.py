@@ -209,7 +209,14 @@ def padded(head_dim: int) -> int:
 
 
 def forward(
-    q: Tensor, k: Tensor, v: Tensor, bounds: Tensor, seed: Tensor | None, scale: float, threshold: int
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bounds: Tensor,
+    seed: Tensor | None,
+    scale: float,
+    threshold: int,
+    out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Launch the forward kernel on checked arguments.
 
@@ -225,6 +232,8 @@ def forward(
         Of the scores, in natural units.
     threshold
         Of 16-bit numbers: those below it are dropped.
+    out
+        Written to where it is given: as q in shape and dtype, heads side by side, rows any stride apart.
 
     Returns
     -------
@@ -232,7 +241,8 @@ def forward(
         (tokens, heads, head_dim) in the inputs' dtype; float32 (heads, tokens), in base 2.
     """
     total, heads, head_dim = q.shape
-    out = torch.empty((total, heads, head_dim), dtype=q.dtype, device=q.device)
+    if out is None:
+        out = torch.empty((total, heads, head_dim), dtype=q.dtype, device=q.device)
     lse = torch.empty((heads, total), dtype=torch.float32, device=q.device)
     config: dict[str, Any] = config_for(FLOAT if q.dtype == torch.float32 else HALF, arch_of(q), padded(head_dim))
     with on_device(q):

@@ -34,6 +34,7 @@ MAX_WIDTH = 8192  # a row is held in one program's registers; twice as much spil
 # The backward holds x, dy, the gain and two running sums; a thread keeps at most 16 columns of each.
 _FORWARD: Table = {80: [(512, {"num_warps": 1}), (2048, {"num_warps": 4}), (MAX_WIDTH, {"num_warps": 8})]}
 _BACKWARD: Table = {80: [(512, {"num_warps": 2}), (2048, {"num_warps": 8}), (MAX_WIDTH, {"num_warps": 16})]}
+_BACKWARD_ADD: Table = {80: [(512, {"num_warps": 2}), (2048, {"num_warps": 8}), (MAX_WIDTH, {"num_warps": 32})]}
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
@@ -97,13 +98,20 @@ def forward_kernel(x, weight, bias, y, mean, rstd, stride, width, eps, BLOCK: tl
 
 
 @jit
-def backward_kernel(x, weight, dy, mean, rstd, dx, dweight, dbias, stride, dy_stride, rows, width, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
-    """One slice of rows, every n-th: dx row by row, and the slice's sums for dweight and dbias (slices, width) fp32."""
+def backward_kernel(  # type: ignore[no-untyped-def]
+    x, weight, dy, addend, mean, rstd, dx, dweight, dbias, dsum, stride, dy_stride, rows, width,
+    ADD: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """One slice of rows, every n-th: dx row by row, and the slice's sums for dweight and dbias (slices, width) fp32.
+
+    With ADD `addend` (rows, width) is added to dx, and its own sums go into dsum.
+    """
     column = tl.arange(0, BLOCK)
     inside = column < width
     gain = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
     gain_sum = tl.zeros((BLOCK,), dtype=tl.float32)
     shift_sum = tl.zeros((BLOCK,), dtype=tl.float32)
+    addend_sum = tl.zeros((BLOCK,), dtype=tl.float32)
     for index in range(tl.program_id(0), rows, tl.num_programs(0)):
         row = tl.full((), 0, tl.int64) + index
         value = tl.load(x + row * stride + column, mask=inside, other=0.0).to(tl.float32)
@@ -114,11 +122,17 @@ def backward_kernel(x, weight, dy, mean, rstd, dx, dweight, dbias, stride, dy_st
         along_one = tl.sum(gained, axis=0) / width
         along_normal = tl.sum(gained * normal, axis=0) / width
         result = (gained - along_one - normal * along_normal) * scale
+        if ADD:
+            more = tl.load(addend + row * width + column, mask=inside, other=0.0).to(tl.float32)
+            result += more
+            addend_sum += more
         tl.store(dx + row * width + column, result.to(dx.dtype.element_ty), mask=inside)
         gain_sum += upstream * normal
         shift_sum += upstream
     tl.store(dweight + tl.program_id(0) * width + column, gain_sum, mask=inside)
     tl.store(dbias + tl.program_id(0) * width + column, shift_sum, mask=inside)
+    if ADD:
+        tl.store(dsum + tl.program_id(0) * width + column, addend_sum, mask=inside)
 
 
 @torch.library.custom_op(
@@ -127,13 +141,17 @@ def backward_kernel(x, weight, dy, mean, rstd, dx, dweight, dbias, stride, dy_st
     schema="(Tensor x, Tensor weight, Tensor bias, float eps) -> (Tensor, Tensor, Tensor)",
 )
 def _forward(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """(rows, width) -> y, and mean and rstd (rows,) in fp32 (fp64 for fp64)."""
+    return forward(x, weight, bias, eps, x.dtype)
+
+
+def forward(x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """(rows, width) -> y in `dtype`, and mean and rstd (rows,) in fp32 (fp64 for fp64); for another op's body."""
     rows, width = x.shape
     if dispatch(x, weight, bias) == "reference":
         wide = torch.promote_types(x.dtype, torch.float32)
         variance, mean = torch.var_mean(x.to(wide), dim=-1, correction=0)
-        return reference(x, weight, bias, eps).contiguous(), mean, torch.rsqrt(variance + eps)
-    y, mean, rstd = _outputs(x)
+        return reference(x.to(wide), weight, bias, eps).to(dtype).contiguous(), mean, torch.rsqrt(variance + eps)
+    y, mean, rstd = _outputs(x, dtype)
     config = config_for(_FORWARD, arch_of(x), width)
     with on_device(x):
         forward_kernel[(rows,)](
@@ -142,16 +160,16 @@ def _forward(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tenso
     return y, mean, rstd
 
 
-def _outputs(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _outputs(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     statistics = torch.promote_types(x.dtype, torch.float32)
-    y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    y = torch.empty(x.shape, dtype=dtype, device=x.device)
     mean, rstd = (torch.empty(x.shape[0], dtype=statistics, device=x.device) for _ in range(2))
     return y, mean, rstd
 
 
 @_forward.register_fake
 def _(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    return _outputs(x)
+    return _outputs(x, x.dtype)
 
 
 @torch.library.custom_op(
@@ -164,27 +182,57 @@ def _backward(
     dy: Tensor, x: Tensor, weight: Tensor, mean: Tensor, rstd: Tensor, bias_dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Give dx (rows, width), dweight and dbias (width,) in the dtypes of x, weight and bias."""
+    return backward(dy, x, weight, mean, rstd, bias_dtype)[:3]
+
+
+def backward(
+    dy: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    bias_dtype: torch.dtype,
+    addend: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Do what `_backward` does, inside another op's body; dy may have another dtype than x.
+
+    An `addend` (rows, width), contiguous, is added to dx in the same pass.
+
+    Returns
+    -------
+    dx, dweight, dbias
+        (rows, width) and (width,), in the dtypes of x and weight and in `bias_dtype`.
+    sums
+        (slices, width) fp32: what adds up to the addend's column sums (`column_sum`); empty without one. On the
+        reference one row, in fp64 for fp64.
+    """
     rows, width = x.shape
     if dispatch(x, weight) == "reference":
         wide = mean.dtype
         upstream, normal = dy.to(wide), (x.to(wide) - mean[:, None]) * rstd[:, None]
         gained = upstream * weight.to(wide)
         inner = gained - gained.mean(-1, keepdim=True) - normal * (gained * normal).mean(-1, keepdim=True)
-        dx = (inner * rstd[:, None]).to(x.dtype).contiguous()
-        return dx, (upstream * normal).sum(0).to(weight.dtype), upstream.sum(0).to(bias_dtype)
+        dx, sums = inner * rstd[:, None], inner[:0]
+        if addend is not None:
+            dx, sums = dx + addend, addend.to(wide).sum(0, keepdim=True)
+        dx = dx.to(x.dtype).contiguous()
+        return dx, (upstream * normal).sum(0).to(weight.dtype), upstream.sum(0).to(bias_dtype), sums
     if dy.stride(-1) != 1 and width > 1:
         dy = dy.contiguous()
     dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     count = slices(rows, 1, x.device)
-    partial = torch.empty((2, count, width), dtype=torch.float32, device=x.device)
-    config = config_for(_BACKWARD, arch_of(x), width)
+    add = addend is not None
+    partial = torch.empty((3 if add else 2, count, width), dtype=torch.float32, device=x.device)
+    config = config_for(_BACKWARD_ADD if add else _BACKWARD, arch_of(x), width)
     strides = (x.stride(0), dy.stride(0))
     block = triton.next_power_of_2(width)
     with on_device(x):
         backward_kernel[(count,)](
-            x, weight, dy, mean, rstd, dx, partial[0], partial[1], *strides, rows, width, BLOCK=block, **config
-        )
-    return dx, column_sum(partial[0], weight.dtype), column_sum(partial[1], bias_dtype)
+            x, weight, dy, addend if add else dy, mean, rstd, dx, partial[0], partial[1], partial[-1], *strides,
+            rows, width, ADD=add, BLOCK=block, **config,
+        )  # fmt: skip
+    sums = partial[2] if add else partial[0, :0]
+    return dx, column_sum(partial[0], weight.dtype), column_sum(partial[1], bias_dtype), sums
 
 
 @_backward.register_fake
@@ -221,13 +269,12 @@ def compile_cases(arch: int) -> list[Case]:
         cases.append(
             Case(f"layer norm forward, {width}", forward_kernel, types, {"BLOCK": width}, **config, multiples=multiples)
         )
-        types = {"x": "*fp16", "weight": "*fp32", "dy": "*fp16", **statistics, "dx": "*fp16"}
-        types |= {"dweight": "*fp32", "dbias": "*fp32"}
+        types = dict.fromkeys(("x", "dy", "addend", "dx"), "*fp16") | {"weight": "*fp32", **statistics}
+        types |= {"dweight": "*fp32", "dbias": "*fp32", "dsum": "*fp32"}
         types |= dict.fromkeys(("stride", "dy_stride", "rows", "width"), "i32")
-        config = config_for(_BACKWARD, arch, width)
-        cases.append(
-            Case(
-                f"layer norm backward, {width}", backward_kernel, types, {"BLOCK": width}, **config, multiples=multiples
-            )
-        )
+        for label, table in (("", _BACKWARD), (", addend", _BACKWARD_ADD)):
+            constants = {"BLOCK": width, "ADD": bool(label)}
+            config = config_for(table, arch, width)
+            title = f"layer norm backward{label}, {width}"
+            cases.append(Case(title, backward_kernel, types, constants, **config, multiples=multiples))
     return cases

@@ -160,32 +160,39 @@ def gelu_derivative(z):  # type: ignore[no-untyped-def]
 
 
 @jit
-def forward_kernel(x, bias, y, rows, width, ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # type: ignore[no-untyped-def]
+def forward_kernel(  # type: ignore[no-untyped-def]
+    x, bias, y, rows, width, x_stride, y_stride, BIAS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
+):
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     mask = (row < rows)[:, None] & (column < width)[None, :]
-    offset = row.to(tl.int64)[:, None] * width + column[None, :]
-    z = tl.load(x + offset, mask=mask, other=0.0).to(tl.float32)
-    z += tl.load(bias + column, mask=column < width, other=0.0).to(tl.float32)[None, :]
-    tl.store(y + offset, (z * gate(z)).to(y.dtype.element_ty), mask=mask)
+    row = row.to(tl.int64)[:, None]
+    z = tl.load(x + row * x_stride + column[None, :], mask=mask, other=0.0).to(tl.float32)
+    if BIAS:
+        z += tl.load(bias + column, mask=column < width, other=0.0).to(tl.float32)[None, :]
+    tl.store(y + row * y_stride + column[None, :], (z * gate(z)).to(y.dtype.element_ty), mask=mask)
 
 
 @jit
 def backward_kernel(  # type: ignore[no-untyped-def]
-    x, bias, dy, dx, partial, rows, width, ROWS: tl.constexpr, COLUMNS: tl.constexpr
-):
+    x, bias, dy, dx, partial, rows, width, x_stride, dy_stride, dx_stride,
+    BIAS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
     """A block of columns and every n-th block of rows: dx, and its bias gradient into partial (slices, width)."""
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     inside = column < width
-    shift = tl.load(bias + column, mask=inside, other=0.0).to(tl.float32)
+    shift = tl.zeros((COLUMNS,), dtype=tl.float32)
+    if BIAS:
+        shift = tl.load(bias + column, mask=inside, other=0.0).to(tl.float32)
     total = tl.zeros((COLUMNS,), dtype=tl.float32)
     for start in range(tl.program_id(1) * ROWS, rows, tl.num_programs(1) * ROWS):
         row = start + tl.arange(0, ROWS)
         mask = (row < rows)[:, None] & inside[None, :]
-        offset = row.to(tl.int64)[:, None] * width + column[None, :]
-        z = tl.load(x + offset, mask=mask, other=0.0).to(tl.float32) + shift[None, :]
-        gradient = tl.load(dy + offset, mask=mask, other=0.0).to(tl.float32) * gelu_derivative(z)
-        tl.store(dx + offset, gradient.to(dx.dtype.element_ty), mask=mask)
+        row = row.to(tl.int64)[:, None]
+        z = tl.load(x + row * x_stride + column[None, :], mask=mask, other=0.0).to(tl.float32) + shift[None, :]
+        upstream = tl.load(dy + row * dy_stride + column[None, :], mask=mask, other=0.0).to(tl.float32)
+        gradient = upstream * gelu_derivative(z)
+        tl.store(dx + row * dx_stride + column[None, :], gradient.to(dx.dtype.element_ty), mask=mask)
         total += tl.sum(gradient, axis=0)
     tl.store(partial + tl.program_id(1) * width + column, total, mask=inside)
 
@@ -222,12 +229,27 @@ def _forward(x: Tensor, bias: Tensor) -> Tensor:
     if dispatch(x, bias) == "reference":
         return bias_gelu_reference(x, bias)
     y = torch.empty_like(x)
+    _launch_forward(x, bias, y)
+    return y
+
+
+def _launch_forward(x: Tensor, bias: Tensor | None, y: Tensor) -> None:
     rows, width = x.shape
     config = config_for(_FORWARD, arch_of(x), width)
     with on_device(x):
         grid = (triton.cdiv(rows, config["ROWS"]), triton.cdiv(width, config["COLUMNS"]))
-        forward_kernel[grid](x, bias, y, rows, width, **config)
-    return y
+        forward_kernel[grid](
+            x, x if bias is None else bias, y, rows, width, x.stride(0), y.stride(0), BIAS=bias is not None, **config
+        )
+
+
+def gelu_into(x: Tensor, y: Tensor) -> None:
+    """Write gelu(x) to `y`, inside another op's body; both (rows, width), their rows any stride apart."""
+    if dispatch(x, y) == "reference":
+        wide = torch.promote_types(x.dtype, torch.float32)
+        y.copy_(F.gelu(x.to(wide), approximate="tanh"))
+        return
+    _launch_forward(x, None, y)
 
 
 @_forward.register_fake
@@ -240,21 +262,45 @@ def _(x: Tensor, bias: Tensor) -> Tensor:
 )
 def _backward(dy: Tensor, x: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """Give dx (rows, width) and dbias (width,) in the dtypes of x and bias."""
+    dx = torch.empty_like(x)
+    return dx, gelu_backward_into(dy.contiguous(), x, dx, bias.dtype, bias)
+
+
+def gelu_backward_into(
+    dy: Tensor, x: Tensor, dx: Tensor, bias_dtype: torch.dtype, bias: Tensor | None = None
+) -> Tensor:
+    """Write dy * gelu'(x + bias) to `dx` and give its column sums, inside an op's body.
+
+    Parameters
+    ----------
+    dy, x, dx
+        (rows, width), rows any stride apart; `dx` is written.
+    bias
+        (width,), or None where `x` holds it already.
+
+    Returns
+    -------
+    Tensor
+        (width,) in `bias_dtype`: the bias gradient.
+    """
     if dispatch(x, bias) == "reference":
         wide = torch.promote_types(x.dtype, torch.float32)
-        z = x.to(wide) + bias.to(wide)
+        z = x.to(wide) if bias is None else x.to(wide) + bias.to(wide)
         s = torch.sigmoid(1.5957691216057308 * (z + 0.044715 * z**3))
         gradient = dy.to(wide) * (s + z * s * (1 - s) * 1.5957691216057308 * (1 + 0.134145 * z * z))
-        return gradient.to(x.dtype).contiguous(), gradient.sum(0).to(bias.dtype)
-    dy, dx = dy.contiguous(), torch.empty_like(x)
+        dx.copy_(gradient)
+        return gradient.sum(0).to(bias_dtype)
     rows, width = x.shape
     config = config_for(_BACKWARD, arch_of(x), width)
     across = triton.cdiv(width, config["COLUMNS"])
     count = slices(rows, config["ROWS"], x.device, across)
     partial = torch.empty((count, width), dtype=torch.float32, device=x.device)
+    strides = (x.stride(0), dy.stride(0), dx.stride(0))
     with on_device(x):
-        backward_kernel[(across, count)](x, bias, dy, dx, partial, rows, width, **config)
-    return dx, column_sum(partial, bias.dtype)
+        backward_kernel[(across, count)](
+            x, x if bias is None else bias, dy, dx, partial, rows, width, *strides, BIAS=bias is not None, **config
+        )
+    return column_sum(partial, bias_dtype)
 
 
 @_backward.register_fake
@@ -322,14 +368,21 @@ _linear.register_autograd(_linear_gradients, setup_context=_linear_setup)
 
 def compile_cases(arch: int) -> list[Case]:
     """List the kernels as launched for phi-1."""
-    config = config_for(_FORWARD, arch, 8192)
-    types = {"x": "*fp16", "bias": "*fp16", "y": "*fp16", "rows": "i32", "width": "i32"}
-    warps = config.pop("num_warps")
-    cases = [Case("bias GELU forward", forward_kernel, types, config, warps, multiples=("rows", "width"))]
-    config = config_for(_BACKWARD, arch, 8192)
-    types = dict.fromkeys(("x", "bias", "dy", "dx"), "*fp16") | {"partial": "*fp32", "rows": "i32", "width": "i32"}
-    warps = config.pop("num_warps")
-    cases.append(Case("bias GELU backward", backward_kernel, types, config, warps, multiples=("rows", "width")))
+    cases = []
+    for label, given in (("bias GELU", True), ("GELU", False)):
+        config = config_for(_FORWARD, arch, 8192)
+        numbers = ("rows", "width", "x_stride", "y_stride")
+        types = {"x": "*fp16", "bias": "*fp16", "y": "*fp16", **dict.fromkeys(numbers, "i32")}
+        warps = config.pop("num_warps")
+        constants = {"BIAS": given, **config}
+        cases.append(Case(f"{label} forward", forward_kernel, types, constants, warps, multiples=numbers))
+        config = config_for(_BACKWARD, arch, 8192)
+        numbers = ("rows", "width", "x_stride", "dy_stride", "dx_stride")
+        types = dict.fromkeys(("x", "bias", "dy", "dx"), "*fp16") | {"partial": "*fp32"}
+        types |= dict.fromkeys(numbers, "i32")
+        warps = config.pop("num_warps")
+        constants = {"BIAS": given, **config}
+        cases.append(Case(f"{label} backward", backward_kernel, types, constants, warps, multiples=numbers))
     for label, pointer, dtype in (
         ("fp16", "*fp16", torch.float16),
         ("bf16", "*bf16", torch.bfloat16),

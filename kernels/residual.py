@@ -134,6 +134,11 @@ def backward_kernel(dout, dattention, dmlp, seed, size, threshold, scale, BLOCK:
     schema="(Tensor x, Tensor attention, Tensor mlp, Tensor seed, float p) -> Tensor",
 )
 def _forward(x: Tensor, attention: Tensor, mlp: Tensor, seed: Tensor, p: float) -> Tensor:
+    return add(x, attention, mlp, seed, p)
+
+
+def add(x: Tensor, attention: Tensor, mlp: Tensor, seed: Tensor, p: float) -> Tensor:
+    """Do what `residual` does, inside another op's body: unchecked, and the branches' dtype may be another than x's."""
     if dispatch(x, attention, mlp) == "reference":
         return reference(x, attention, mlp, p, seed)
     out, size, threshold = torch.empty_like(x), x.numel(), dropout_threshold(p)

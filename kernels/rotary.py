@@ -313,6 +313,11 @@ def _(
     schema="(Tensor(a!) q, Tensor(b!) k, Tensor cos, Tensor sin, Tensor? positions, SymInt offset) -> ()",
 )
 def _rotate_in_place(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, positions: Tensor | None, offset: int) -> None:
+    turn_(q, k, cos, sin, positions, offset)
+
+
+def turn_(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, positions: Tensor | None, offset: int) -> None:
+    """Do what `rotary_` does, inside another op's body: without its checks but that of the positions' values."""
     _check_positions(positions, cos)
     if dispatch(q, k) == "reference":
         one, other = reference(q, k, cos, sin, positions=positions, offset=offset)

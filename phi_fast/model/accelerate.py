@@ -10,7 +10,6 @@ are. See docs/accelerate.md for what then runs where.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -25,6 +24,7 @@ OLDEST = "4.56"
 """Of transformers; the layers of older versions return something else."""
 _ACTIVATIONS = ("gelu_new", "gelu_pytorch_tanh")
 _UNWRAPPED = "accelerate first, then wrap, shard or subclass"
+_HOW = "After a Trainer: accelerator.unwrap_model(model, keep_fp32_wrapper=False); for a device_map: load without it"
 
 
 class Report(NamedTuple):
@@ -84,6 +84,11 @@ def accelerate(model: nn.Module, *, keep_logits: bool = False) -> Report:
     twins = {**accelerated.TWINS, **{ours: ours for ours in accelerated.TWINS.values()}}
     swaps = [(module, twins[type(module)]) for module in _swappable(found, tuple(twins))]
     for module, kind in swaps:
+        if type(module) is not kind and not _has_class_forward(module):
+            raise InputError(f"model: the forward of a {kind.__name__} was replaced or wrapped: {_UNWRAPPED}. {_HOW}")
+    for module, kind in swaps:
+        if type(module) is not kind:
+            module.__dict__.pop("forward", None)
         module.__class__ = kind
     found.phi_fast_keeps_logits = keep_logits
     return _report(found, keep_logits)
@@ -92,17 +97,28 @@ def accelerate(model: nn.Module, *, keep_logits: bool = False) -> Report:
 def restore(model: nn.Module) -> None:
     """Undo `accelerate`: every module has transformers' class again. Of a model that was not accelerated, nothing.
 
+    The mixed precision that Trainer or accelerate's `prepare` wrapped around the forward since then goes with it, as
+    with ``accelerator.unwrap_model(model, keep_fp32_wrapper=False)``.
+
     Raises
     ------
     InputError
-        The model was wrapped or subclassed after it was accelerated.
+        The model was subclassed or sharded, or its forward replaced, after it was accelerated.
     """
     found = _find(model)
     from phi_fast.model import accelerated
 
     theirs = {ours: kind for kind, ours in accelerated.TWINS.items()}
-    for module in _swappable(found, (*theirs, *theirs.values())):
-        module.__class__ = theirs.get(type(module), type(module))
+    swaps = [one for one in _swappable(found, (*theirs, *theirs.values())) if type(one) in theirs]
+    for module in swaps:
+        if not _has_class_forward(module, within=True):
+            raise InputError(
+                f"model: the forward of a {type(module).__name__} was replaced after accelerate: undo that"
+            )
+    for module in swaps:
+        for name in ("forward", "_original_forward"):
+            module.__dict__.pop(name, None)
+        module.__class__ = theirs[type(module)]
     found.__dict__.pop("phi_fast_keeps_logits", None)
 
 
@@ -131,6 +147,30 @@ def _swappable(model: Any, known: tuple[type, ...]) -> list[Any]:
             kind = type(module)
             raise InputError(f"model: holds a {kind.__module__}.{kind.__name__}, not transformers' own: {_UNWRAPPED}")
     return modules
+
+
+def _has_class_forward(module: nn.Module, within: bool = False) -> bool:
+    """Say whether a module's forward is its class's, be it bound to the module as an attribute.
+
+    transformers 4 leaves it so when it captured outputs; accelerate's `unwrap_model`, without its decorators. Trainer
+    and accelerate's `prepare` leave a wrapper of mixed precision, which is looked into only if `within`: another
+    class's forward would not be reached through it.
+    """
+    if "forward" not in module.__dict__:
+        return True
+    known = _layers_of(type(module).forward)
+    given = _layers_of(module.__dict__["forward"])
+    return any(one in known for one in (given if within else given[:1]))
+
+
+def _layers_of(function: Any) -> list[Any]:
+    """A function and, one after the other, those it wraps."""
+    layers = []
+    while function is not None:
+        function = getattr(function, "__func__", function)
+        layers.append(function)
+        function = getattr(function, "__wrapped__", None)
+    return layers
 
 
 def _check_machine(model: Any) -> None:
@@ -189,14 +229,18 @@ def _report(model: Any, keep_logits: bool) -> Report:
 
     layers = list(model.model.layers)
     fused = sum(layer.is_fused() for layer in layers)
-    whole: Callable[[nn.Module], bool] = raw
     notes = []
     if fused < len(layers):
-        names = sorted({type(one).__name__ for layer in layers for one in layer.linears() if not whole(one)})
-        why = f"projections are {', '.join(names)}" if names else "a LayerNorm is more than its weights"
-        notes.append(f"{len(layers) - fused} layers call their modules, whose {why}")
+        held = [one for layer in layers for one in layer.linears() if not raw(one)]
+        why = " and ".join(sorted({_what(one) for one in held})) or "beside LayerNorms with hooks"
+        notes.append(f"{len(layers) - fused} layers call their projections as modules: {why}")
     if keep_logits:
         notes.append("the loss is transformers' own, for logits are kept")
     elif not raw(model.lm_head):
-        notes.append(f"the loss is transformers' own, for the head is a {type(model.lm_head).__name__} of its own")
+        notes.append(f"the loss is transformers' own: the head is {_what(model.lm_head)}")
     return Report(fused, len(layers) - fused, not keep_logits and raw(model.lm_head), tuple(notes))
+
+
+def _what(module: nn.Module) -> str:
+    kind = type(module)
+    return "nn.Linear with hooks" if kind is nn.Linear else f"{kind.__module__}.{kind.__qualname__}"

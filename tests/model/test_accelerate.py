@@ -247,17 +247,18 @@ def test_half_precision(changes: dict[str, Any], kernels: str) -> None:
         assert (found[1][name] - slope).abs().max() <= allowed, name
 
 
-def test_autocast_keeps_parameters_stream_and_gradients_in_float32(reference: None) -> None:
+def test_autocast_keeps_parameters_stream_and_gradients_in_float32(kernels: str) -> None:
+    dtype = torch.float16 if kernels == "triton" else torch.bfloat16
     exact = hf.make()
     theirs, ours = pair()
     ids = hf.tokens(exact, 2, 17)
     true = trained(exact, ids, ids)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", dtype):
         wanted, found = trained(theirs, ids, ids), trained(ours, ids, ids)
         assert ours(ids, output_hidden_states=True).hidden_states[1].dtype == torch.float32
     for name, slope in true[1].items():
         assert found[1][name].dtype == torch.float32
-        assert (found[1][name] - slope).abs().max() <= 3 * (wanted[1][name] - slope).abs().max() + 1e-4, name
+        assert (found[1][name] - slope).abs().max() <= 3 * (wanted[1][name] - slope).abs().max() + 1e-3, name
     assert abs(found[0] - true[0]) <= 2 * abs(wanted[0] - true[0]) + 5e-3
 
 

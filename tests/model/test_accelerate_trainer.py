@@ -11,6 +11,7 @@ import transformers
 from torch import Tensor
 
 import phi_fast
+from phi_fast.errors import InputError
 from tests.model import hf
 
 pytest.importorskip("accelerate", reason="transformers.Trainer needs accelerate")
@@ -122,12 +123,32 @@ def test_with(how: str, tmp_path: Path) -> None:
     for name in ("theirs", "ours"):
         model = hf.make(pad_token_id=PAD)
         if name == "ours":
-            phi_fast.accelerate(model, keep_logits=how == "label_smoothing_factor")
+            phi_fast.accelerate(model)
         changes = {how: 0.1 if how == "label_smoothing_factor" else True}
         run = trainer(model, tmp_path / name, max_steps=2, save_strategy="no", eval_strategy="no", **changes)
         run.train()
         runs.append(run)
     same(runs[1], runs[0], 2e-2 if how == "bf16" else 1e-4)
+
+
+@pytest.mark.usefixtures("reference")
+def test_before_and_after_mixed_precision(tmp_path: Path) -> None:
+    """Trainer leaves a wrapper around the forward of the class that was there."""
+    model = hf.make(pad_token_id=PAD)
+    ids = hf.tokens(model, 1, 7)
+    changes = {"max_steps": 1, "save_strategy": "no", "eval_strategy": "no", "bf16": True}
+    trainer(model, tmp_path, **changes).train()
+    with pytest.raises(InputError, match=r"was replaced or wrapped: accelerate first.*unwrap_model"):
+        phi_fast.accelerate(model)
+    unwrapped = transformers.trainer.Accelerator().unwrap_model(model, keep_fp32_wrapper=False)
+    assert phi_fast.accelerate(unwrapped).fused == 2
+    trainer(model, tmp_path, **changes).train()
+    assert phi_fast.accelerate(model).fused == 2 and model.train()(ids, labels=ids).logits is None
+    phi_fast.restore(model)
+    plain = hf.make(pad_token_id=PAD)
+    plain.load_state_dict(model.state_dict())
+    assert torch.equal(model.eval()(ids).logits, plain(ids).logits)
+    assert model.train()(ids, labels=ids).logits is not None
 
 
 def test_in_triton(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
