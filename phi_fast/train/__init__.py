@@ -12,8 +12,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from phi_fast.train.checkpoint import export
     from phi_fast.train.loader import Batch, Loader
+    from phi_fast.train.loop import Result, train
+    from phi_fast.train.optimiser import adamw
     from phi_fast.train.order import Order, Split
+    from phi_fast.train.schedule import learning_rate
+    from phi_fast.train.settings import Settings
+    from phi_fast.train.step import LossScale, StepResult, train_step
     from phi_fast.train.tokenize import tokenize_corpus
     from phi_fast.train.tokenizer import Tokenizer, open_tokenizer, train_tokenizer
     from phi_fast.train.tokens import TokenStore, open_tokens
@@ -21,26 +27,44 @@ if TYPE_CHECKING:
 _HOME = {
     "Batch": "loader",
     "Loader": "loader",
+    "LossScale": "step",
     "Order": "order",
+    "Result": "loop",
+    "Settings": "settings",
     "Split": "order",
+    "StepResult": "step",
     "TokenStore": "tokens",
     "Tokenizer": "tokenizer",
+    "adamw": "optimiser",
+    "export": "checkpoint",
+    "learning_rate": "schedule",
     "open_tokenizer": "tokenizer",
     "open_tokens": "tokens",
     "tokenize_corpus": "tokenize",
+    "train": "loop",
+    "train_step": "step",
     "train_tokenizer": "tokenizer",
 }
 
 __all__ = [
     "Batch",
     "Loader",
+    "LossScale",
     "Order",
+    "Result",
+    "Settings",
     "Split",
+    "StepResult",
     "TokenStore",
     "Tokenizer",
+    "adamw",
+    "export",
+    "learning_rate",
     "open_tokenizer",
     "open_tokens",
     "tokenize_corpus",
+    "train",
+    "train_step",
     "train_tokenizer",
 ]
 
