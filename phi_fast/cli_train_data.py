@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
-from types import TracebackType
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 import typer
 
 from phi_fast import cli_options as opt
 from phi_fast.cli_options import console, guarded, option
+from phi_fast.cli_progress import CorpusProgress, advancing
 
 tokenizer_app = typer.Typer(help="Tokenizers of your own.", no_args_is_help=True, rich_markup_mode="rich")
 tokens_app = typer.Typer(help="Folders of tokens.", no_args_is_help=True, rich_markup_mode="rich")
@@ -48,10 +47,10 @@ def train_tokenizer(
     """
     from phi_fast.train.tokenizer import train_tokenizer as train
 
-    with _Progress("reading", quiet) as progress:
+    with CorpusProgress("reading", quiet, lambda read, _: f"{read / 1e6:,.1f} MB/s") as progress:
         made = train(
             corpus, output, vocabulary=vocab, runs=runs, text=text, id=id, pattern=pattern,
-            sample_bytes=sample * 10**6, begin=progress.begin, progress=progress.read,
+            sample_bytes=sample * 10**6, begin=progress.begin, progress=progress.add,
         )  # fmt: skip
     if not quiet:
         console().print(f"{made.vocabulary:,} tokens, sha256 {made.sha256}: {output}", markup=False, soft_wrap=True)
@@ -95,15 +94,16 @@ def tokenize(
     from phi_fast.train.shards import SHARD_TOKENS
     from phi_fast.train.tokenize import tokenize_corpus
 
-    with _Progress("tokenizing", quiet) as progress:
+    with CorpusProgress("tokenizing", quiet, lambda _, made: f"{made / 1e6:,.2f} M tokens/s") as progress:
         store = tokenize_corpus(
             corpus, output, tokenizer, end_of_text=end_of_text, text=text, id=id, pattern=pattern, strict=strict,
             workers=workers, shard_tokens=SHARD_TOKENS if shard_tokens is None else shard_tokens,
-            begin=progress.begin, progress=progress.advance,
+            begin=progress.begin, progress=advancing(progress, "tokens"),
         )  # fmt: skip
     if quiet:
         return
-    _say(_counts(store) + progress.rate())
+    rate = f"{progress.made / progress.seconds / 1e6:,.2f} M tokens/s" if progress.made else "all there before"
+    _say(f"{_counts(store)}, {rate}")
     if rejected := store.state["rejected"]:
         rows = "row is no document" if rejected == 1 else "rows are no documents"
         _say(f"{rejected:,} {rows}: {output / 'rejected.jsonl'}")
@@ -147,81 +147,3 @@ def _counts(store: Any) -> str:
 
 def _say(line: str) -> None:
     console().print(line, markup=False, soft_wrap=True)
-
-
-class _Progress:
-    """A bar with rate and time left on a terminal; a line every few seconds elsewhere."""
-
-    def __init__(self, what: str, quiet: bool) -> None:
-        from rich.progress import (
-            BarColumn,
-            Progress,
-            SpinnerColumn,
-            TaskProgressColumn,
-            TextColumn,
-            TimeRemainingColumn,
-        )
-
-        self._what, self._console, self._quiet = what, console(stderr=True), quiet
-        self._bar: Progress | None = None
-        if self._console.is_terminal and not quiet:
-            self._bar = Progress(
-                SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
-                TextColumn("{task.fields[counts]}", style="dim"), TimeRemainingColumn(), console=self._console,
-                transient=True,
-            )  # fmt: skip
-            self._task = self._bar.add_task(what, total=None, counts="")
-        self._total = self._bytes = self._fresh = self._documents = self._tokens = self._rejected = 0
-        self._began = self._printed = time.monotonic()
-
-    def begin(self, total: int) -> None:
-        """Learn how large the corpus is."""
-        self._total = total
-        self._began = self._printed = time.monotonic()
-
-    def read(self, count: int, documents: int) -> None:
-        """Learn what a tokenizer in training has read."""
-        self._bytes += count
-        self._fresh += count
-        self._documents += documents
-        spent = max(time.monotonic() - self._began, 1e-6)
-        self._show(f"{self._documents:,} documents · {self._fresh / spent / 1e6:,.1f} MB/s")
-
-    def advance(self, told: Any) -> None:
-        """Learn what `tokenize_corpus` did."""
-        self._bytes += told.bytes
-        self._rejected += told.rejected
-        if not told.resumed:
-            self._fresh += told.bytes
-            self._documents += told.documents
-            self._tokens += told.tokens
-        spent = max(time.monotonic() - self._began, 1e-6)
-        counts = f"{self._documents:,} documents · {self._tokens / spent / 1e6:,.2f} M tokens/s"
-        self._show(counts + (f" · {self._rejected:,} rejected" if self._rejected else ""))
-
-    def rate(self) -> str:
-        """What was done now, and how fast."""
-        spent = max(time.monotonic() - self._began, 1e-6)
-        return f", {self._tokens / spent / 1e6:,.2f} M tokens/s" if self._tokens else ", all there before"
-
-    def _show(self, counts: str) -> None:
-        now = time.monotonic()
-        if self._bar:
-            self._bar.update(self._task, completed=self._bytes, total=self._total or None, counts=counts)
-        elif not self._quiet and now - self._printed >= 5 and self._fresh:
-            self._printed = now
-            left = max(0, self._total - self._bytes) * (now - self._began) / self._fresh
-            share = min(1.0, self._bytes / max(self._total, 1))
-            said = counts.replace(" · ", ", ")
-            self._console.print(f"{self._what} {share:.0%}, {said}, {left:,.0f} s left", markup=False)
-
-    def __enter__(self) -> Self:
-        if self._bar:
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar:
-            self._bar.stop()

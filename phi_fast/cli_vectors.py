@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
-from types import TracebackType
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 import typer
 
 from phi_fast import cli_options as opt
 from phi_fast.cli_options import console, guarded, option
+from phi_fast.cli_progress import CorpusProgress, advancing
 
 MODEL = "Model"
 
@@ -81,10 +80,10 @@ def embed(
     given: Any = {"pooling": pooling, "max_tokens": max_tokens, "dtype": dtype, "device": device}
     embedder = Embedder(model, **given, batch_tokens=batch_tokens)
     kind: Any = stored_as
-    with _Progress(quiet) as progress:
+    with CorpusProgress("embedding", quiet, lambda _, made: f"{made:,.0f} vectors/s") as progress:
         store = embed_corpus(
             corpus, output, embedder, text=text, id=id, pattern=pattern, strict=strict, stored_as=kind,
-            begin=progress.begin, progress=progress.advance,
+            begin=progress.begin, progress=advancing(progress, "vectors"),
         )  # fmt: skip
     if not quiet:
         said = summary(store)
@@ -94,69 +93,3 @@ def embed(
             rows = "row is no document" if progress.rejected == 1 else "rows are no documents"
             console().print(f"{progress.rejected:,} {rows}: {output / 'rejected.jsonl'}", markup=False, soft_wrap=True)
         console().print(f"{output / 'vectors.npy'}", markup=False, soft_wrap=True)
-
-
-class _Progress:
-    """A bar with rate and time left on a terminal; a line every few seconds elsewhere."""
-
-    def __init__(self, quiet: bool) -> None:
-        from rich.progress import (
-            BarColumn,
-            Progress,
-            SpinnerColumn,
-            TaskProgressColumn,
-            TextColumn,
-            TimeRemainingColumn,
-        )
-
-        self._console, self._quiet = console(stderr=True), quiet
-        self._bar: Progress | None = None
-        self.rejected = 0
-        if self._console.is_terminal and not quiet:
-            self._bar = Progress(
-                SpinnerColumn(), TextColumn("embedding"), BarColumn(), TaskProgressColumn(),
-                TextColumn("{task.fields[counts]}", style="dim"), TimeRemainingColumn(), console=self._console,
-                transient=True,
-            )  # fmt: skip
-            self._task = self._bar.add_task("", total=None, counts="")
-        self._total = self._bytes = self._fresh = self._documents = self._vectors = 0
-        self._began = self._printed = time.monotonic()
-
-    def begin(self, total: int) -> None:
-        """Learn how large the corpus is."""
-        self._total = total
-        self._began = self._printed = time.monotonic()
-
-    def advance(self, told: Any) -> None:
-        """Learn what was done."""
-        now = time.monotonic()
-        self._bytes += told.bytes
-        self.rejected += told.rejected
-        if not told.resumed:
-            self._fresh += told.bytes
-            self._documents += told.documents
-            self._vectors += told.vectors
-        spent = max(now - self._began, 1e-6)
-        counts = f"{self._documents:,} documents · {self._vectors / spent:,.0f} vectors/s"
-        if self.rejected:
-            counts += f" · {self.rejected:,} rejected"
-        if self._bar:
-            self._bar.update(self._task, completed=self._bytes, total=self._total or None, counts=counts)
-        elif not self._quiet and now - self._printed >= 5 and self._fresh:
-            self._printed = now
-            left = (self._total - self._bytes) * spent / self._fresh
-            share = self._bytes / max(self._total, 1)
-            self._console.print(
-                f"embedding {share:.0%}, {counts.replace(' · ', ', ')}, {left:,.0f} s left", markup=False
-            )
-
-    def __enter__(self) -> Self:
-        if self._bar:
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar:
-            self._bar.stop()

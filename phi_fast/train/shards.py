@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from phi_fast.differences import differences
 from phi_fast.errors import InputError, RunError
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ class Writer:
             _replace(self.folder / REJECTED, b"")
         else:
             known = ("tokenizer", "dtype", "settings")
-            differing = _differences({key: there[key] for key in known}, {key: fresh[key] for key in known})
+            differing = differences({key: there[key] for key in known}, {key: fresh[key] for key in known})
             lines = list(differing)
             if lines:
                 lines += list(_changed_inputs(self.folder / INPUTS, inputs))
@@ -332,15 +333,6 @@ def _version() -> str:
         return version("phi-fast")
     except PackageNotFoundError:  # run from its source
         return "source"
-
-
-def _differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
-    if isinstance(there, dict) and isinstance(here, dict):
-        for key in sorted(there.keys() | here.keys()):
-            yield from _differences(there.get(key), here.get(key), f"{name}.{key}" if name else key)
-    elif there != here:
-        was, now = (json.dumps(one)[:100] for one in (there, here))
-        yield f"{name}: there {was}, here {now}"
 
 
 def _changed_inputs(path: Path, here: bytes) -> Iterator[str]:

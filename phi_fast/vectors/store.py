@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 import pyarrow as pa
 
+from phi_fast.differences import differences
 from phi_fast.errors import InputError, RunError
 
 if TYPE_CHECKING:
@@ -204,7 +205,7 @@ class Writer:
             if there is None and folder.exists() and any(one.name not in _OURS for one in folder.iterdir()):
                 raise InputError(f"{folder}: holds something that is no store of vectors; give an empty or new folder")
             if there is not None and there["settings"] != fresh["settings"]:
-                lines = "\n".join(f"  {line}" for line in _differences(there["settings"], fresh["settings"]))
+                lines = "\n".join(f"  {line}" for line in differences(there["settings"], fresh["settings"]))
                 raise RunError(f"{folder} holds other vectors:\n{lines}\nGive another folder, or remove that one.")
             folder.mkdir(parents=True, exist_ok=True)
             self._files = [os.open(folder / name, os.O_RDWR | os.O_CREAT, 0o644) for name in (VECTORS, ROWS, REJECTED)]
@@ -308,15 +309,6 @@ def _read_state(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, TypeError, KeyError):
         return None
     return state if sound else None
-
-
-def _differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
-    if isinstance(there, dict) and isinstance(here, dict):
-        for key in sorted(there.keys() | here.keys()):
-            yield from _differences(there.get(key), here.get(key), f"{name}.{key}" if name else key)
-    elif there != here:
-        was, now = (json.dumps(one)[:100] for one in (there, here))
-        yield f"{name}: there {was}, here {now}"
 
 
 @contextlib.contextmanager

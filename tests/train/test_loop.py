@@ -6,7 +6,6 @@ import json
 import random
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,20 +21,7 @@ from phi_fast.train.tokens import TokenStore  # noqa: E402
 from tests.train import runs  # noqa: E402
 from tests.train.support import store  # noqa: E402
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """So that bits do not depend on the machine, and small models do not wait for threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
-    """87 sequences of 16, of documents of 11: 12 steps of 8 are more than one epoch."""
-    return store(tmp_path_factory.mktemp("data") / "tokens", [11] * 127, vocabulary=96)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_a_run_ends_at_its_stop_step_with_its_log_plot_and_checkpoints(data: TokenStore, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,20 +16,8 @@ from phi_fast.train import kept  # noqa: E402
 from phi_fast.train.loop import train  # noqa: E402
 from phi_fast.train.tokens import TokenStore  # noqa: E402
 from tests.train import runs  # noqa: E402
-from tests.train.support import store  # noqa: E402
 
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
-    return store(tmp_path_factory.mktemp("data") / "tokens", [11] * 127, vocabulary=96)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def close(a: Path, b: Path, step: int) -> None:

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +23,8 @@ from phi_fast.train.optimiser import adamw  # noqa: E402
 from phi_fast.train.saver import Saver  # noqa: E402
 from phi_fast.train.tokens import TokenStore  # noqa: E402
 from tests.train import runs  # noqa: E402
-from tests.train.support import store  # noqa: E402
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
-    return store(tmp_path_factory.mktemp("data") / "tokens", [11] * 127, vocabulary=96)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
@@ -16,19 +15,13 @@ from phi_fast.train.settings import Settings  # noqa: E402
 from phi_fast.train.step import LossScale, target_count, train_step  # noqa: E402
 from tests.train import runs  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 class Batch(NamedTuple):
     ids: torch.Tensor
     cu_seqlens: torch.Tensor | None = None
     labels: torch.Tensor | None = None
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def drawn(rows: int, length: int = 16, seed: int = 3) -> torch.Tensor:
