@@ -194,11 +194,12 @@ def test_compiled() -> None:
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_compiled_is_one_graph(checkpointing: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("fused", [False, True])
+def test_compiled_is_one_graph(fused: bool, checkpointing: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     from phi_fast.model import accelerated
 
-    # The fused operation is traced by its own tests; here all around it, and what adapters run.
-    monkeypatch.setattr(accelerated.PhiDecoderLayer, "is_fused", lambda *_: False)
+    if not fused:  # what adapters run
+        monkeypatch.setattr(accelerated.PhiDecoderLayer, "is_fused", lambda *_: False)
     theirs, ours = pair()
     if checkpointing:
         ours.gradient_checkpointing_enable()
