@@ -35,7 +35,7 @@ HALF: Table = {
 FLOAT: Table = {
     80: [
         (32, {"BLOCK_M": 64, "BLOCK_N": 32, "num_warps": 4, "num_stages": 2}),
-        (64, {"BLOCK_M": 32, "BLOCK_N": 16, "num_warps": 8, "num_stages": 1}),
+        (64, {"BLOCK_M": 16, "BLOCK_N": 32, "num_warps": 8, "num_stages": 1}),
         (128, {"BLOCK_M": 16, "BLOCK_N": 16, "num_warps": 8, "num_stages": 1}),
     ],
 }
