@@ -69,9 +69,9 @@ def test_what_one_rank_refuses_all_refuse(data: TokenStore, tmp_path: Path) -> N
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("")
     for one in runs.on_two_ranks(runs.command(runs.settings(), data.folder, tmp_path / "mine")):
-        assert one.returncode == 1 and "holds files but no settings.json" in one.stderr
+        assert runs.status(one) == 1 and "holds files but no settings.json" in one.stderr
     for one in runs.on_two_ranks(runs.command(runs.settings(strategy="none"), data.folder, tmp_path / "new")):
-        assert one.returncode == 1 and "strategy 'none' on 2 ranks: give ddp or fsdp" in one.stderr
+        assert runs.status(one) == 1 and "strategy 'none' on 2 ranks: give ddp or fsdp" in one.stderr
 
 
 def test_a_rank_that_is_lost_is_said_and_the_run_goes_on_from_its_checkpoint(data: TokenStore, tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_rank_that_is_lost_is_said_and_the_run_goes_on_from_its_checkpoint(dat
 
     first, second = runs.on_two_ranks(runs.command(given, data.folder, tmp_path / "run"), kill)
     assert second.returncode == -9
-    assert first.returncode == 1 and "another rank is gone" in first.stderr
+    assert runs.status(first) == 1 and "another rank is gone" in first.stderr
     there = kept.all_of(tmp_path / "run" / "checkpoints")
     assert there and checkpoints.damage(there[-1]) is None
     step = checkpoints.read_state(there[-1])["step"]
@@ -106,7 +106,7 @@ def test_files_that_cannot_grow_cost_no_step_but_the_last_save_says_so(
     else:
         done = runs.on_two_ranks(program)
     for one in done:
-        assert one.returncode == 1
+        assert runs.status(one) == 1
         assert re.search(r"RunError: \S+step-00000012 was not written: (.|\n)*File too large", one.stderr), one.stderr
     for step in (3, 6, 9):
         assert f"step-{step:08d} was not written" in done[0].stderr
