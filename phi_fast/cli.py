@@ -18,13 +18,17 @@ from phi_fast.errors import InputError
 
 app = typer.Typer(
     name="phi-fast",
-    help="""Decontaminate a code corpus against benchmarks, fast and with evidence.
+    help="""Decontaminate a code corpus against benchmarks, fast and with evidence; tokenize it; measure phi's kernels.
 
     [bold]Examples[/]
 
     phi-fast demo
 
     phi-fast decontaminate data/*.jsonl.zst --against humaneval --output run
+
+    phi-fast tokenize data/*.jsonl.zst --tokenizer tokenizer.json --output tokens
+
+    phi-fast bench kernels --interpret
     """,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
