@@ -78,6 +78,7 @@ def test_trainer_learns_on_our_tokens(tokens: Path, tmp_path: Path) -> None:
     assert "phi_fast: 2 layers" in said and (tmp_path / "out" / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_tiny_from_nothing_to_text(tmp_path: Path) -> None:
     """The script as it stands, on less text and with fewer steps."""
     pytest.importorskip("transformers")

@@ -170,6 +170,13 @@ def test_the_exported_model_writes_in_plain_transformers(tmp_path: Path) -> None
     assert written.shape[1] > prompt.shape[1] and isinstance(words.decode(written[0]), str)
 
 
+def test_the_page_shows_the_plan_as_it_is_printed() -> None:
+    page = (runs.ROOT / "docs" / "recipes.md").read_text()
+    found = re.search(r"^\$ phi-fast (plan .*)\n((?:.*\n)*?)```", page, re.MULTILINE)
+    assert found is not None
+    assert call(*shlex.split(found[1])).output == found[2]
+
+
 def test_plan_prints_all_that_is_paid_for() -> None:
     said = call("plan", "phi_1_base", "--gpu", "a100", "--count", 8, "--price", 2).output
     for one in ("1,418,270,720 parameters", "8.48 GFLOP", "50.3 B", "fits, ", "4.0 d, 760 GPU-hours", "cost     1,5"):
