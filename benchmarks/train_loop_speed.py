@@ -132,7 +132,7 @@ def main() -> None:
     body = table(["loop", "tokens/s", "share of the time spent on input", "last loss read"], rows)
     body += f"\n\nphi_fast over nanoGPT's loop, pair by pair: {shown(ratios)}"
     notes = [
-        f"tiny, float32, {given.steps - WARM} steps of {settings(given.steps).tokens_per_step:,} tokens, the {WARM} before "
+        f"tiny, float32, {given.steps - WARM} steps of {settings(given.steps).tokens_per_step:,} tokens, {WARM} before "
         f"them left out; {given.cores} cores; torch {torch.__version__}",
         "input: what the step waits for the loader's thread; in nanoGPT's loop, making the batch",
         "losses differ a little, for nanoGPT draws windows with replacement and decays by a cosine",
