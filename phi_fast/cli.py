@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from phi_fast import cli_bench, cli_train_data, cli_vectors
+from phi_fast import cli_bench, cli_train, cli_train_data, cli_vectors
 from phi_fast import cli_options as opt
 from phi_fast.cli_calibrate import calibrate
 from phi_fast.cli_options import console, guarded, option, weights_of
@@ -394,6 +394,8 @@ def doctor() -> None:
 
 app.command()(cli_vectors.embed)
 app.command()(cli_train_data.tokenize)
+for _command in (cli_train.train, cli_train.finetune, cli_train.export, cli_train.plan):
+    app.command()(_command)
 
 
 def _stamp(folder: Path) -> int | None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 P = ParamSpec("P")
+_GO_ON = ("decontaminate", "embed", "calibrate", "kernels", "tokenize", "train", "finetune")
 CORPUS, RULE, OWN, RUNNING = "Corpus", "Rule", "Suites of your own", "Running"
 
 
@@ -104,7 +105,7 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             command(*args, **kwargs)
         except KeyboardInterrupt:
             again = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-            goes_on = command.__name__ in ("decontaminate", "embed", "calibrate", "kernels", "tokenize")
+            goes_on = command.__name__ in _GO_ON
             said = "Nothing is lost. The same command goes on from here:" if goes_on else "Give the command again:"
             _complain("stopped", said, f"  {again}")
             # Threads may still be inside a long call; nothing of theirs needs to be waited for.

@@ -18,6 +18,7 @@ from tests.decontaminate.corpora import documents, exam_file, jsonl, lines
 COMMANDS = [
     ["decontaminate"], ["calibrate"], ["decide"], ["similar"], ["reproduce"], ["report"], ["suites", "list"],
     ["suites", "show"], ["index", "build"], ["index", "info"], ["embed"], ["bench", "kernels"], ["demo"], ["doctor"],
+    ["train"], ["finetune"], ["export"], ["plan"],
 ]  # fmt: skip
 
 

@@ -77,7 +77,10 @@ def joined(strategy: str, device: str | None) -> Iterator[Ranks]:
         Several processes and a strategy for one, or a device that is not there.
     """
     world, local = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
-    kind = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    try:
+        kind = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise InputError(f"device {device!r}: give cuda or cpu") from error
     if kind.type not in ("cuda", "cpu") or (kind.type == "cuda" and not torch.cuda.is_available()):
         raise InputError(f"device {device!r}: {'there is no such GPU' if kind.type == 'cuda' else 'give cuda or cpu'}")
     if world == 1:
